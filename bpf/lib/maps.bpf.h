@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What was missed, per CPU and per reason. A tool counts every way to lose or drop an event here and
+ * common/src/coverage.rs reads it by the same names. */
+#ifndef TRACEBELT_MAPS_H
+#define TRACEBELT_MAPS_H
+
+#include <vmlinux.h>
+#include <bpf/bpf_helpers.h>
+
+enum loss {
+	LOST_RING, /* the ring buffer was full */
+	LOST_MAP_FULL, /* a map refused an entry */
+	LOST_UNMATCHED, /* an end without its start, or a start without its end */
+	LOST_UNREADABLE, /* user memory that could not be read */
+	LOST_TRUNCATED, /* a path or stack longer than its buffer */
+	BEGAN_BEFORE, /* began before the tracer was attached: outside the run, no loss */
+	LOSSES,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, LOSSES);
+	__type(key, u32);
+	__type(value, u64);
+} losses SEC(".maps");
+
+static __always_inline void count_loss(enum loss why)
+{
+	u32 key = why;
+	u64 *n = bpf_map_lookup_elem(&losses, &key);
+
+	if (n)
+		(*n)++;
+}
+
+#endif

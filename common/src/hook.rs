@@ -1,0 +1,265 @@
+//! Ways to observe a hook: which are there, which one to take, and why not the others.
+//!
+//! A tool lists its hooks; a hook lists its ways, best first; a way is a requirement and the programs
+//! that stand or fall together. `docs/ARCHITECTURE.md` has the reasons.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result};
+use libbpf_rs::{Link, Object, OpenObject};
+
+use crate::exit::{Kind, fault};
+use crate::kernel::Kernel;
+
+/// Something to observe.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// As in `--check` and the end record: "run queue waits".
+    pub what: &'static str,
+    /// Without it the tool still runs and says what it does not see.
+    pub optional: bool,
+    /// Best first.
+    pub ways: &'static [Way],
+}
+
+/// One way to observe a hook.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    pub via: Via,
+    pub progs: &'static [&'static str],
+    /// What this way cannot see, if anything; for `--check`.
+    pub blind: &'static str,
+}
+
+/// What a way needs of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// A typed raw tracepoint.
+    TpBtf(&'static str),
+    /// An untyped raw tracepoint.
+    RawTp(&'static str),
+    /// As `TpBtf`, and the tracepoint has exactly this many arguments or more.
+    TpBtfArgs(&'static str, usize),
+    /// As `RawTp`, likewise.
+    RawTpArgs(&'static str, usize),
+}
+
+impl Via {
+    /// The word for `--probe` and the end record.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Via::TpBtf(_) | Via::TpBtfArgs(..) => "tp_btf",
+            Via::RawTp(_) | Via::RawTpArgs(..) => "raw_tp",
+        }
+    }
+
+    fn check(self, kernel: &Kernel) -> std::result::Result<(), String> {
+        match self {
+            Via::TpBtf(tp) => kernel.try_tp_btf(tp),
+            Via::RawTp(tp) => kernel.try_raw_tp(tp),
+            Via::TpBtfArgs(tp, wanted) => kernel.try_tp_btf(tp).and_then(|()| enough_args(kernel, tp, wanted)),
+            Via::RawTpArgs(tp, wanted) => kernel.try_raw_tp(tp).and_then(|()| enough_args(kernel, tp, wanted)),
+        }
+    }
+}
+
+fn enough_args(kernel: &Kernel, tp: &str, wanted: usize) -> std::result::Result<(), String> {
+    match kernel.tracepoint_args(tp) {
+        Some(has) if has >= wanted => Ok(()),
+        has => Err(format!("{tp} has {} arguments here, {wanted} are needed", has.unwrap_or(0))),
+    }
+}
+
+/// The verdict on one way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Standing {
+    Chosen,
+    /// It would do, but a better one was found.
+    Spare,
+    Refused(String),
+    /// `--probe` asked for another.
+    Passed,
+}
+
+/// Every hook with the verdict on each of its ways.
+pub struct Ladder {
+    rungs: Vec<(Hook, Vec<Standing>)>,
+    probe: Option<String>,
+    /// Programs of hooks that this run does not need.
+    unused: Vec<&'static str>,
+}
+
+impl Ladder {
+    /// Looks at each hook that this run needs (`wanted`). `probe` forces ways of that name.
+    #[must_use]
+    pub fn climb(kernel: &Kernel, hooks: &[Hook], probe: Option<&str>, wanted: impl Fn(&Hook) -> bool) -> Ladder {
+        let (needed, idle): (Vec<&Hook>, Vec<&Hook>) = hooks.iter().partition(|hook| wanted(hook));
+        let rungs = needed.into_iter().map(|hook| (*hook, judge(hook.ways, probe, |via| via.check(kernel))));
+        Ladder {
+            rungs: rungs.collect(),
+            probe: probe.map(str::to_owned),
+            unused: idle.iter().flat_map(|hook| hook.ways).flat_map(|way| way.progs.iter().copied()).collect(),
+        }
+    }
+
+    /// For `--check`: every way, its verdict, and what the chosen one does not see.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut out = String::new();
+        for (hook, standings) in &self.rungs {
+            let optional = if hook.optional { " (optional)" } else { "" };
+            let _ = writeln!(out, "{}{optional}", hook.what);
+            for (way, standing) in hook.ways.iter().zip(standings) {
+                let word = match standing {
+                    Standing::Chosen => "chosen".to_owned(),
+                    Standing::Spare => "possible".to_owned(),
+                    Standing::Passed => "not asked for".to_owned(),
+                    Standing::Refused(why) => format!("refused: {why}"),
+                };
+                let _ = writeln!(out, "  {:<7} {word}", way.via.name());
+                if *standing == Standing::Chosen && !way.blind.is_empty() {
+                    let _ = writeln!(out, "          does not see: {}", way.blind);
+                }
+            }
+            if !standings.contains(&Standing::Chosen) {
+                let _ = writeln!(out, "  not covered");
+            }
+        }
+        out
+    }
+
+    /// Hook and way, for the end record. A hook that is not covered says "none".
+    #[must_use]
+    pub fn used(&self) -> Vec<(&'static str, &'static str)> {
+        let name = |hook: &Hook, standings: &[Standing]| {
+            chosen(hook, standings).map_or("none", |way| way.via.name())
+        };
+        self.rungs.iter().map(|(hook, standings)| (hook.what, name(hook, standings))).collect()
+    }
+
+    /// Was this hook's first choice of the given name taken?
+    #[must_use]
+    pub fn via(&self, what: &str) -> Option<Via> {
+        let (hook, standings) = self.rungs.iter().find(|(hook, _)| hook.what == what)?;
+        chosen(hook, standings).map(|way| way.via)
+    }
+
+    /// # Errors
+    /// [`Kind::Unsupported`] if a hook that is needed has no way; the message gives each reason.
+    pub fn require(&self) -> Result<()> {
+        for (hook, standings) in self.rungs.iter().filter(|(hook, _)| !hook.optional) {
+            if chosen(hook, standings).is_some() {
+                continue;
+            }
+            let reasons = hook.ways.iter().zip(standings).filter_map(|(way, standing)| match standing {
+                Standing::Refused(why) => Some(format!("{}: {why}", way.via.name())),
+                _ => None,
+            });
+            let reasons: Vec<String> = reasons.collect();
+            let why = match (&self.probe, reasons.is_empty()) {
+                (Some(probe), true) => format!("it has no way named {probe} (--probe)"),
+                _ => reasons.join("; "),
+            };
+            return Err(fault(Kind::Unsupported, format!("{} cannot be observed on this kernel: {why}", hook.what)));
+        }
+        Ok(())
+    }
+
+    /// Turns off every program that the chosen ways do not use.
+    ///
+    /// # Errors
+    /// A needed hook has no way, or the table and the object name different programs.
+    pub fn apply(&self, object: &mut OpenObject) -> Result<()> {
+        self.require()?;
+        let used: HashSet<&str> = self.chosen_progs().collect();
+        let ways = self.rungs.iter().flat_map(|(hook, _)| hook.ways);
+        let mut listed: HashSet<&str> = ways.flat_map(|way| way.progs.iter().copied()).collect();
+        listed.extend(&self.unused);
+        for mut prog in object.progs_mut() {
+            let name = prog.name().to_string_lossy().into_owned();
+            anyhow::ensure!(listed.remove(name.as_str()), "program {name} is in no hook's table");
+            prog.set_autoload(used.contains(name.as_str()));
+        }
+        anyhow::ensure!(listed.is_empty(), "no such programs in the object: {listed:?}");
+        Ok(())
+    }
+
+    /// Attaches the chosen programs one by one, in the order of the table: what ends a measurement first.
+    /// Dropping the links detaches. (`skel.attach()` would leak those it attached before one that fails.)
+    ///
+    /// # Errors
+    /// The kernel refused one; those before it are detached again.
+    pub fn attach(&self, object: &Object) -> Result<Vec<Link>> {
+        let mut links = Vec::new();
+        for name in self.chosen_progs() {
+            let prog = object.progs_mut().find(|prog| prog.name() == name);
+            let prog = prog.with_context(|| format!("program {name} was not loaded"))?;
+            let link = prog.attach().with_context(|| format!("the kernel refused to attach {name}"))?;
+            links.push(link);
+        }
+        Ok(links)
+    }
+
+    fn chosen_progs(&self) -> impl Iterator<Item = &'static str> {
+        let ways = self.rungs.iter().filter_map(|(hook, standings)| chosen(hook, standings));
+        ways.flat_map(|way| way.progs.iter().copied())
+    }
+}
+
+fn chosen(hook: &Hook, standings: &[Standing]) -> Option<Way> {
+    hook.ways.iter().zip(standings).find(|(_, s)| **s == Standing::Chosen).map(|(way, _)| *way)
+}
+
+/// The decision itself: the first way that works, unless `probe` names another.
+fn judge(
+    ways: &[Way],
+    probe: Option<&str>,
+    check: impl Fn(Via) -> std::result::Result<(), String>,
+) -> Vec<Standing> {
+    let mut taken = false;
+    // A forced name that this hook does not have leaves the hook as it is.
+    let probe = probe.filter(|name| ways.iter().any(|way| way.via.name() == *name));
+    ways.iter()
+        .map(|way| match check(way.via) {
+            Err(why) => Standing::Refused(why),
+            Ok(()) if probe.is_some_and(|name| name != way.via.name()) => Standing::Passed,
+            Ok(()) if taken => Standing::Spare,
+            Ok(()) => {
+                taken = true;
+                Standing::Chosen
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAYS: &[Way] = &[
+        Way { via: Via::TpBtf("x"), progs: &["x_btf"], blind: "" },
+        Way { via: Via::RawTp("x"), progs: &["x_raw"], blind: "" },
+    ];
+
+    fn no_btf(via: Via) -> std::result::Result<(), String> {
+        if via.name() == "tp_btf" { Err("no".into()) } else { Ok(()) }
+    }
+
+    #[test]
+    fn the_first_way_that_works_is_taken() {
+        assert_eq!(judge(WAYS, None, |_| Ok(())), [Standing::Chosen, Standing::Spare]);
+        assert_eq!(judge(WAYS, None, no_btf), [Standing::Refused("no".into()), Standing::Chosen]);
+    }
+
+    #[test]
+    fn a_forced_way_is_taken_although_a_better_one_works() {
+        assert_eq!(judge(WAYS, Some("raw_tp"), |_| Ok(())), [Standing::Passed, Standing::Chosen]);
+    }
+
+    #[test]
+    fn a_forced_way_that_is_refused_leaves_none() {
+        assert_eq!(judge(WAYS, Some("tp_btf"), no_btf), [Standing::Refused("no".into()), Standing::Passed]);
+    }
+}

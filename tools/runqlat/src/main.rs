@@ -1,0 +1,4 @@
+mod bpf {
+    include!(concat!(env!("OUT_DIR"), "/bpf.rs"));
+}
+fn main() {}
