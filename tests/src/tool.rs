@@ -1,0 +1,300 @@
+//! A tool of this project as a child process.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, PipeReader, PipeWriter, Read as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Instant;
+
+use crate::drain::Drain;
+use crate::ended::Ended;
+use crate::{env, eventually, wait_until};
+
+/// A tool to be started.
+pub struct Tool {
+    name: String,
+    probe: Option<String>,
+    program: OsString,
+    before: Vec<OsString>,
+    args: Vec<OsString>,
+    setup: Vec<Box<dyn FnMut() -> io::Result<()> + Send + Sync>>,
+    lines: Option<usize>,
+    stdout: Option<Stdio>,
+}
+
+impl Tool {
+    /// From the folder of the tools.
+    #[must_use]
+    #[track_caller]
+    pub fn new(name: &str) -> Tool {
+        Tool { probe: env::probe(), ..Tool::at(name, env::program(name).as_os_str()) }
+    }
+
+    /// Some other program. It is not told which rung to take.
+    #[must_use]
+    pub fn at(name: &str, program: &OsStr) -> Tool {
+        Tool {
+            name: name.to_owned(),
+            probe: None,
+            program: program.to_owned(),
+            before: Vec::new(),
+            args: Vec::new(),
+            setup: Vec::new(),
+            lines: None,
+            stdout: None,
+        }
+    }
+
+    /// The same tool where another user may run it: a copy in that folder.
+    #[must_use]
+    #[track_caller]
+    pub fn copied_to(mut self, dir: &Path) -> Tool {
+        let copy = dir.join(&self.name);
+        std::fs::copy(&self.program, &copy).unwrap_or_else(|e| panic!("copy to {}: {e}", copy.display()));
+        self.program = copy.into_os_string();
+        self
+    }
+
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Tool {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Tool {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Arguments separated by spaces.
+    #[must_use]
+    pub fn words(self, words: &str) -> Tool {
+        self.args(words.split_whitespace())
+    }
+
+    /// Runs it by another program: `timeout 2`.
+    #[must_use]
+    pub fn under(mut self, words: &str) -> Tool {
+        self.before = words.split_whitespace().map(OsString::from).collect();
+        self
+    }
+
+    /// Closes its stdout after so many lines, as `| head -1` does.
+    #[must_use]
+    pub fn head(mut self, lines: usize) -> Tool {
+        self.lines = Some(lines);
+        self
+    }
+
+    #[must_use]
+    pub fn stdout(mut self, to: impl Into<Stdio>) -> Tool {
+        self.stdout = Some(to.into());
+        self
+    }
+
+    /// Something to do in the child before it becomes the tool: system calls only, no memory.
+    #[must_use]
+    pub fn setup(mut self, what: impl FnMut() -> io::Result<()> + Send + Sync + 'static) -> Tool {
+        self.setup.push(Box::new(what));
+        self
+    }
+
+    /// A standard descriptor that is not there, as `<&-` and `>&-` make it.
+    #[must_use]
+    pub fn without_fd(self, fd: i32) -> Tool {
+        self.setup(move || {
+            // SAFETY: closes one of the child's own descriptors.
+            unsafe { libc::close(fd) };
+            Ok(())
+        })
+    }
+
+    fn launch(self, ready: Option<PipeWriter>) -> Running {
+        let mut words: Vec<OsString> = self.before;
+        words.push(self.program);
+        let fd = ready.as_ref().map(|pipe| pipe.as_raw_fd());
+        // First of all: behind `--` they would be the command's.
+        let forced = self.probe.into_iter().flat_map(|probe| ["--probe".to_owned(), probe]);
+        words.extend(forced.map(OsString::from));
+        words.extend(
+            fd.into_iter().flat_map(|fd| ["--ready-fd".to_owned(), fd.to_string()]).map(OsString::from),
+        );
+        words.extend(self.args);
+
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stdin(Stdio::null()).stderr(Stdio::piped());
+        command.stdout(self.stdout.unwrap_or_else(Stdio::piped));
+        let mut setup = self.setup;
+        let child_setup = move || {
+            if let Some(fd) = fd {
+                // SAFETY: fcntl on a descriptor that this process has; it is to survive the exec.
+                unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+            }
+            setup.iter_mut().try_for_each(|step| step())
+        };
+        // SAFETY: the steps make system calls only and allocate nothing.
+        unsafe { command.pre_exec(child_setup) };
+        let line: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let line = line.join(" ");
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{line}: {e}"));
+        drop(ready); // the child has it now: its end is the end of the pipe
+        let lines = self.lines;
+        let stdout = child.stdout.take().map(|pipe| Drain::new(pipe, lines));
+        let stderr = Drain::new(child.stderr.take().unwrap(), None);
+        Running { tool: self.name, line, child, stdout, stderr: Some(stderr), ended: None }
+    }
+
+    /// Starts it and waits until it has attached everything.
+    #[must_use]
+    #[track_caller]
+    pub fn start(self) -> Running {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut running = self.launch(Some(writer));
+        if !is_ready(reader) {
+            let _ = running.child.kill();
+            panic!("it never said that it is ready\n{}", running.wait_any().story());
+        }
+        running
+    }
+
+    /// Starts it and does not wait.
+    #[must_use]
+    pub fn launch_only(self) -> Running {
+        self.launch(None)
+    }
+
+    /// Runs it to its end, which it comes to by itself.
+    #[track_caller]
+    pub fn run(self) -> Ended {
+        self.launch(None).wait()
+    }
+}
+
+/// Reads "ready\n" and the end of the pipe.
+fn is_ready(mut pipe: PipeReader) -> bool {
+    let start = Instant::now();
+    let mut text = Vec::new();
+    loop {
+        let mut poll = libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let left = env::patience().saturating_sub(start.elapsed()).as_millis();
+        // SAFETY: one pollfd, which outlives the call.
+        let n = unsafe { libc::poll(&raw mut poll, 1, left.try_into().unwrap_or(i32::MAX)) };
+        let mut chunk = [0; 64];
+        match if n == 1 { pipe.read(&mut chunk) } else { Ok(0) } {
+            Ok(0) | Err(_) => return text == b"ready\n",
+            Ok(n) => text.extend_from_slice(&chunk[..n]),
+        }
+    }
+}
+
+/// A tool that runs. Killed on drop, so that no failed test leaves one behind.
+pub struct Running {
+    tool: String,
+    line: String,
+    child: Child,
+    stdout: Option<Drain>,
+    stderr: Option<Drain>,
+    ended: Option<ExitStatus>,
+}
+
+impl Running {
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    #[track_caller]
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: a signal to a child that has not been waited for, so the number is still its own.
+        let done = unsafe { libc::kill(self.child.id() as i32, signal) };
+        assert_eq!(done, 0, "kill: {}", io::Error::last_os_error());
+    }
+
+    /// Stopped, not merely told to stop.
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+        let stat = format!("/proc/{}/stat", self.pid());
+        wait_until("the tool is stopped", || {
+            let stat = std::fs::read_to_string(&stat).unwrap();
+            stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T').then_some(())
+        });
+    }
+
+    #[track_caller]
+    pub fn thaw(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    /// What it has printed so far.
+    #[must_use]
+    pub fn so_far(&self) -> String {
+        String::from_utf8_lossy(&self.stdout.as_ref().unwrap().so_far()).into_owned()
+    }
+
+    /// What it has printed once there are so many lines.
+    #[must_use]
+    #[track_caller]
+    pub fn lines(&self, wanted: usize) -> Vec<String> {
+        let text = self.stdout.as_ref().unwrap().wait_lines(wanted);
+        let lines: Vec<String> = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
+        assert!(
+            lines.len() >= wanted,
+            "{}: {wanted} lines wanted, there are:\n{}",
+            self.line,
+            lines.join("\n")
+        );
+        lines
+    }
+
+    #[must_use]
+    pub fn is_alive(&mut self) -> bool {
+        self.ended = self.ended.or_else(|| self.child.try_wait().unwrap());
+        self.ended.is_none()
+    }
+
+    /// SIGINT, and what it says then.
+    #[must_use]
+    #[track_caller]
+    pub fn stop(self) -> Ended {
+        self.signal(libc::SIGINT);
+        self.wait()
+    }
+
+    /// Its end, which must come by itself.
+    #[must_use]
+    #[track_caller]
+    pub fn wait(mut self) -> Ended {
+        let status = eventually(env::patience(), || (!self.is_alive()).then_some(()));
+        if status.is_none() {
+            let _ = self.child.kill();
+            panic!("it does not end\n{}", self.wait_any().story());
+        }
+        self.wait_any()
+    }
+
+    fn wait_any(mut self) -> Ended {
+        let status = self.ended.unwrap_or_else(|| self.child.wait().unwrap());
+        self.ended = Some(status);
+        Ended {
+            tool: self.tool.clone(),
+            line: self.line.clone(),
+            pid: self.pid(),
+            status,
+            stdout: self.stdout.take().map(Drain::finish).unwrap_or_default(),
+            stderr: self.stderr.take().map(Drain::finish).unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.is_alive() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
