@@ -57,6 +57,13 @@ impl Record {
         ((field(11, 13) * 60 + field(14, 16)) * 60 + field(17, 19)) * 1_000_000 + field(20, 26)
     }
 
+    /// The process that it is about: a row's, or that of a histogram's key.
+    #[must_use]
+    pub fn pid(&self) -> Option<u64> {
+        let key = self.0.get("key").and_then(|key| key.get("pid"));
+        self.0.get("pid").or(key).and_then(Value::as_u64)
+    }
+
     #[must_use]
     pub fn line(&self) -> String {
         Value::Object(self.0.clone()).to_string()
@@ -125,6 +132,12 @@ impl Histogram {
     pub fn why(&self) -> Option<&str> {
         self.key.0.get("why").and_then(Value::as_str)
     }
+}
+
+/// Count and sum of several histograms.
+#[must_use]
+pub fn total<'a>(hists: impl IntoIterator<Item = &'a Histogram>) -> (u64, f64) {
+    hists.into_iter().fold((0, 0.0), |(count, sum), hist| (count + hist.count, sum + hist.sum))
 }
 
 /// The last record.

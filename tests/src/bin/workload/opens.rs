@@ -44,9 +44,7 @@ impl<'a> Job<'a> {
             match word.to_str() {
                 Some("--flags") => job.how.flags = octal(words.next())? as i32,
                 Some("--mode") => job.how.mode = octal(words.next())?,
-                Some("--threads") => {
-                    job.threads = text(words.next())?.parse().map_err(|_| "--threads: not a number")?
-                }
+                Some("--threads") => job.threads = whole(words.next())?,
                 _ => job.paths.push(word),
             }
         }
@@ -131,6 +129,11 @@ fn in_threads(job: &Job<'_>, stage: &Stage) -> Result<(u64, u64), NotHere> {
 
 fn text<'a>(value: Option<&&'a OsStr>) -> Result<&'a str, String> {
     value.and_then(|value| value.to_str()).ok_or_else(|| "an option lacks its value".to_owned())
+}
+
+fn whole(value: Option<&&OsStr>) -> Result<u64, String> {
+    let value = text(value)?;
+    value.parse().map_err(|_| format!("not a whole number: {value}"))
 }
 
 fn octal(value: Option<&&OsStr>) -> Result<u32, String> {
