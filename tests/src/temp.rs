@@ -42,7 +42,6 @@ impl TempDir {
     }
 
     /// A file that everybody may read. `name` is any bytes but `/` and NUL.
-    #[must_use]
     pub fn file(&self, name: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(OsStr::from_bytes(name.as_ref()));
         fs::write(&path, "x").unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -51,13 +50,11 @@ impl TempDir {
     }
 
     /// Such a file whose path is text.
-    #[must_use]
     pub fn plain(&self, name: &str) -> String {
         self.file(name).into_os_string().into_string().unwrap()
     }
 
     /// A folder within, and those above it.
-    #[must_use]
     pub fn dir(&self, name: &str) -> String {
         let path = self.join(name);
         fs::create_dir_all(&path).unwrap();

@@ -5,12 +5,13 @@ use std::io::{self, PipeReader, PipeWriter, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::drain::Drain;
 use crate::ended::Ended;
-use crate::{env, eventually, wait_until};
+use crate::env;
+use crate::running::Running;
 
 /// A tool to be started.
 pub struct Tool {
@@ -112,6 +113,18 @@ impl Tool {
         })
     }
 
+    /// In a process group of its own, as a shell starts it, for [`Running::ctrl_c`].
+    #[must_use]
+    pub fn in_own_group(self) -> Tool {
+        self.setup(|| {
+            // SAFETY: numbers only.
+            match unsafe { libc::setpgid(0, 0) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        })
+    }
+
     fn launch(self, ready: Option<PipeWriter>) -> Running {
         let mut words: Vec<OsString> = self.before;
         words.push(self.program);
@@ -144,7 +157,7 @@ impl Tool {
         let lines = self.lines;
         let stdout = child.stdout.take().map(|pipe| Drain::new(pipe, lines));
         let stderr = Drain::new(child.stderr.take().unwrap(), None);
-        Running { tool: self.name, line, child, stdout, stderr: Some(stderr), ended: None }
+        Running::new(self.name, line, child, stdout, stderr)
     }
 
     /// Starts it and waits until it has attached everything.
@@ -152,10 +165,9 @@ impl Tool {
     #[track_caller]
     pub fn start(self) -> Running {
         let (reader, writer) = io::pipe().unwrap();
-        let mut running = self.launch(Some(writer));
+        let running = self.launch(Some(writer));
         if !is_ready(reader) {
-            let _ = running.child.kill();
-            panic!("it never said that it is ready\n{}", running.wait_any().story());
+            panic!("it never said that it is ready\n{}", running.kill_now().story());
         }
         running
     }
@@ -186,115 +198,6 @@ fn is_ready(mut pipe: PipeReader) -> bool {
         match if n == 1 { pipe.read(&mut chunk) } else { Ok(0) } {
             Ok(0) | Err(_) => return text == b"ready\n",
             Ok(n) => text.extend_from_slice(&chunk[..n]),
-        }
-    }
-}
-
-/// A tool that runs. Killed on drop, so that no failed test leaves one behind.
-pub struct Running {
-    tool: String,
-    line: String,
-    child: Child,
-    stdout: Option<Drain>,
-    stderr: Option<Drain>,
-    ended: Option<ExitStatus>,
-}
-
-impl Running {
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    #[track_caller]
-    pub fn signal(&self, signal: i32) {
-        // SAFETY: a signal to a child that has not been waited for, so the number is still its own.
-        let done = unsafe { libc::kill(self.child.id() as i32, signal) };
-        assert_eq!(done, 0, "kill: {}", io::Error::last_os_error());
-    }
-
-    /// Stopped, not merely told to stop.
-    #[track_caller]
-    pub fn freeze(&self) {
-        self.signal(libc::SIGSTOP);
-        let stat = format!("/proc/{}/stat", self.pid());
-        wait_until("the tool is stopped", || {
-            let stat = std::fs::read_to_string(&stat).unwrap();
-            stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T').then_some(())
-        });
-    }
-
-    #[track_caller]
-    pub fn thaw(&self) {
-        self.signal(libc::SIGCONT);
-    }
-
-    /// What it has printed so far.
-    #[must_use]
-    pub fn so_far(&self) -> String {
-        String::from_utf8_lossy(&self.stdout.as_ref().unwrap().so_far()).into_owned()
-    }
-
-    /// What it has printed once there are so many lines.
-    #[must_use]
-    #[track_caller]
-    pub fn lines(&self, wanted: usize) -> Vec<String> {
-        let text = self.stdout.as_ref().unwrap().wait_lines(wanted);
-        let lines: Vec<String> = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
-        assert!(
-            lines.len() >= wanted,
-            "{}: {wanted} lines wanted, there are:\n{}",
-            self.line,
-            lines.join("\n")
-        );
-        lines
-    }
-
-    #[must_use]
-    pub fn is_alive(&mut self) -> bool {
-        self.ended = self.ended.or_else(|| self.child.try_wait().unwrap());
-        self.ended.is_none()
-    }
-
-    /// SIGINT, and what it says then.
-    #[must_use]
-    #[track_caller]
-    pub fn stop(self) -> Ended {
-        self.signal(libc::SIGINT);
-        self.wait()
-    }
-
-    /// Its end, which must come by itself.
-    #[must_use]
-    #[track_caller]
-    pub fn wait(mut self) -> Ended {
-        let status = eventually(env::patience(), || (!self.is_alive()).then_some(()));
-        if status.is_none() {
-            let _ = self.child.kill();
-            panic!("it does not end\n{}", self.wait_any().story());
-        }
-        self.wait_any()
-    }
-
-    fn wait_any(mut self) -> Ended {
-        let status = self.ended.unwrap_or_else(|| self.child.wait().unwrap());
-        self.ended = Some(status);
-        Ended {
-            tool: self.tool.clone(),
-            line: self.line.clone(),
-            pid: self.pid(),
-            status,
-            stdout: self.stdout.take().map(Drain::finish).unwrap_or_default(),
-            stderr: self.stderr.take().map(Drain::finish).unwrap_or_default(),
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.is_alive() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
         }
     }
 }

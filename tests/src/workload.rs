@@ -34,6 +34,13 @@ impl Work {
         self
     }
 
+    /// More of them.
+    #[must_use]
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Work {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
     /// COUNT opens of a file.
     #[must_use]
     pub fn opens(route: &str, count: u64, path: impl AsRef<OsStr>) -> Work {
