@@ -58,7 +58,8 @@ fn workspace_root() -> Result<PathBuf> {
 }
 
 fn clang_args(root: &Path, deps: &Path) -> Vec<OsString> {
-    let mut args: Vec<OsString> = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-mcpu=v3"].map(Into::into).into();
+    let mut args: Vec<OsString> =
+        ["-Wall", "-Wextra", "-Wno-unused-parameter", "-mcpu=v3"].map(Into::into).into();
     if env::var_os("BPF_WERROR").is_none_or(|v| v != "0") {
         args.push("-Werror".into());
     }
@@ -83,7 +84,9 @@ fn clang() -> Result<PathBuf> {
             _ => {}
         }
     }
-    bail!("no clang of version {OLDEST_CLANG} or newer on PATH: install one (Debian 12: clang-19) or set BPF_CLANG");
+    bail!(
+        "no clang of version {OLDEST_CLANG} or newer on PATH: install one (Debian 12: clang-19) or set BPF_CLANG"
+    );
 }
 
 /// `19` from "Debian clang version 19.1.7 (3~deb12u1)".

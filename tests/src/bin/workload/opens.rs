@@ -84,9 +84,9 @@ fn opener(route: &str, path: &str, how: How) -> Result<Opener, NotHere> {
         }
         "openat2" => Ok(openat2(name, how)),
         "by-handle" => by_handle(path, how),
-        "bad-pointer" => Ok(Box::new(move || {
-            call(libc::SYS_openat, [libc::AT_FDCWD.into(), 1, how.flags.into(), 0, 0])
-        })),
+        "bad-pointer" => {
+            Ok(Box::new(move || call(libc::SYS_openat, [libc::AT_FDCWD.into(), 1, how.flags.into(), 0, 0])))
+        }
         "open" | "creat" => old(route, name, how),
         _ if route.starts_with("uring-") => uring::opener(route, name, how),
         _ if route.starts_with("compat-") => compat::opener(route, &name, how),
@@ -110,7 +110,9 @@ fn old(route: &str, _: CString, _: How) -> Result<Opener, NotHere> {
 }
 
 fn openat(dir: i32, name: CString, how: How) -> Opener {
-    Box::new(move || call(libc::SYS_openat, [dir.into(), address(&name), how.flags.into(), how.mode.into(), 0]))
+    Box::new(move || {
+        call(libc::SYS_openat, [dir.into(), address(&name), how.flags.into(), how.mode.into(), 0])
+    })
 }
 
 fn openat2(name: CString, how: How) -> Opener {
@@ -137,13 +139,7 @@ fn by_handle(path: &str, how: How) -> Result<Opener, NotHere> {
     let name = c_string(if exists { Path::new(path) } else { dir })?;
     let mut handle = Box::new(Handle { bytes: 128, kind: 0, data: [0; 128] });
     let mut mount = 0i32;
-    let args = [
-        libc::AT_FDCWD.into(),
-        address(&name),
-        &raw mut *handle as i64,
-        &raw mut mount as i64,
-        0,
-    ];
+    let args = [libc::AT_FDCWD.into(), address(&name), &raw mut *handle as i64, &raw mut mount as i64, 0];
     match call(libc::SYS_name_to_handle_at, args) {
         0 => {}
         error if error == -i64::from(libc::EOPNOTSUPP) => {
@@ -165,7 +161,11 @@ fn open_dir(dir: &Path) -> Result<i32, NotHere> {
     let name = c_string(dir)?;
     let fd = call(libc::SYS_openat, [libc::AT_FDCWD.into(), address(&name), libc::O_DIRECTORY.into(), 0, 0]);
     if fd < 0 {
-        return Err(NotHere::Failed(format!("{}: {}", dir.display(), io::Error::from_raw_os_error(-fd as i32))));
+        return Err(NotHere::Failed(format!(
+            "{}: {}",
+            dir.display(),
+            io::Error::from_raw_os_error(-fd as i32)
+        )));
     }
     Ok(fd as i32)
 }

@@ -32,7 +32,8 @@ pub fn threads(count: u64, ready: Ready<'_>) -> Outcome {
     let mut left = count;
     while left > 0 {
         let now = left.min(AT_ONCE);
-        let batch: Vec<_> = (0..now).map(|_| thread::spawn(|| thread::sleep(Duration::from_millis(1)))).collect();
+        let batch: Vec<_> =
+            (0..now).map(|_| thread::spawn(|| thread::sleep(Duration::from_millis(1)))).collect();
         for thread in batch {
             thread.join().map_err(|_| "a thread panicked".to_owned())?;
         }
