@@ -69,6 +69,16 @@ pub struct Raw {
 // SAFETY: plain integers without padding (4 + 4 + 4 + 4 * 1 bytes, then words); every bit pattern is valid.
 unsafe impl plain::Plain for Raw {}
 
+impl Raw {
+    /// Into a skeleton's own `struct filter`, of the same bytes.
+    pub fn write_to<T: plain::Plain>(&self, filter: &mut T) {
+        // SAFETY: `Raw` has no padding, see above.
+        let bytes = unsafe { plain::as_bytes(self) };
+        // Fails only for a T that is larger, which is none that was compiled from filter.bpf.h.
+        let _ = plain::copy_from_bytes(filter, bytes);
+    }
+}
+
 const UNDER: u8 = 1;
 const EXACT: u8 = 2;
 

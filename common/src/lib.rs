@@ -2,6 +2,8 @@
 //! programs and owns its loop; what is the same in all of them, by policy, is here.
 //! `docs/ARCHITECTURE.md` has the map.
 
+pub mod cgroup;
+pub mod child;
 pub mod cli;
 pub mod clock;
 pub mod coverage;

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use libbpf_rs::skel::OpenSkel;
-use libbpf_rs::{OpenObject, PrintLevel};
+use libbpf_rs::{MapCore as _, MapFlags, Object, OpenObject, PrintLevel};
 
 use crate::exit::{Kind, fault};
+use crate::maps;
 
 /// libbpf's last messages. A verifier's log comes as one message of many lines.
 static LOG: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
@@ -56,6 +58,34 @@ pub fn load<'obj, O: OpenSkel<'obj>>(open: O, verbose: bool) -> Result<O::Output
             None => anyhow!(error).context("the kernel refused the BPF object"),
         }
     })
+}
+
+/// Begins the run: the programs, all attached by now, do nothing before. `bpf/lib/maps.bpf.h` says why.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn begin(object: &Object) -> Result<()> {
+    set_running(object, 1)
+}
+
+/// Ends it. When this returns no program is at work any more: what is in the maps is the result.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn end(object: &Object) -> Result<()> {
+    set_running(object, 0)?;
+    // MEMBARRIER_CMD_GLOBAL waits for an RCU grace period, and programs run inside RCU read sections.
+    // SAFETY: the call takes three integers.
+    let waited = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if waited != 0 {
+        std::thread::sleep(Duration::from_millis(20)); // nohz_full kernels refuse it
+    }
+    Ok(())
+}
+
+fn set_running(object: &Object, running: u32) -> Result<()> {
+    let map = maps::find(object, ".data.run")?;
+    map.update(&0_u32.to_ne_bytes(), &running.to_ne_bytes(), MapFlags::ANY).context("cannot begin or end the run")
 }
 
 /// The program that failed, and the verifier's last line before it counts its work.

@@ -78,10 +78,7 @@ struct Schedule {
 
 impl Schedule {
     fn new(every: &Every) -> Schedule {
-        let counted = every.interval.zip(every.count).map(|(interval, count)| {
-            let times = u32::try_from(count).unwrap_or(u32::MAX);
-            interval.saturating_mul(times)
-        });
+        let counted = every.interval.zip(every.count).map(|(interval, count)| interval.saturating_mul(count));
         let end = [counted, every.duration].into_iter().flatten().min();
         Schedule { interval: every.interval, end, passed: 0 }
     }
@@ -198,7 +195,7 @@ fn timeout(left: Option<Duration>) -> PollTimeout {
 mod tests {
     use super::*;
 
-    fn schedule(interval: u64, count: Option<u64>, duration: Option<u64>) -> Schedule {
+    fn schedule(interval: u64, count: Option<u32>, duration: Option<u64>) -> Schedule {
         let duration = duration.map(Duration::from_millis);
         Schedule::new(&Every { interval: Some(Duration::from_millis(interval)), count, duration })
     }
