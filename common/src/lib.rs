@@ -5,3 +5,4 @@ pub mod child;
 pub mod exit;
 pub mod proc;
 pub mod text;
+pub mod tracefs;

@@ -120,9 +120,7 @@ mod tests {
         let find = |name: &str, path: Option<&str>| locate(OsStr::new(name), path.map(OsStr::new));
         assert_eq!(find("sh", Some("/no/such:/bin")), Ok(PathBuf::from("/bin/sh")));
         assert!(find("sh", None).is_ok());
-        assert!(
-            find("Cargo.toml", Some("/bin:")).unwrap_err().starts_with("not executable"),
-            "the current directory"
-        );
+        assert!(find("passwd", Some("/no/such:/etc")).unwrap_err().starts_with("not executable"));
+        assert_eq!(find("self", Some("/proc")), Err("not found in PATH".to_owned()), "a directory");
     }
 }
