@@ -12,7 +12,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::Result;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
@@ -33,43 +33,56 @@ pub struct Cgroup {
     pub id: u64,
 }
 
-/// The group of `-c`: an absolute directory, a path as in /proc/PID/cgroup (`/system.slice/x.service`),
-/// `self`, or the number of an id.
+/// The group of `-c`: a directory, a path as in /proc/PID/cgroup (`/system.slice/x.service`), `self`, or
+/// the number of an id. A group whose name is `self` or a number is `./self` or `/123`.
 ///
 /// # Errors
 /// [`Kind::Failed`]: it is not there, or no cgroup v2 at all.
 pub fn resolve(given: impl AsRef<OsStr>) -> Result<Cgroup> {
-    Tree::find()?.resolve(Path::new(given.as_ref()))
+    resolve_in(&Tree::v2()?, Path::new(given.as_ref()))
 }
 
-/// Where a hierarchy is mounted, and which part of it.
+/// A mount of a hierarchy.
 #[derive(Clone, Debug)]
 pub struct Tree {
+    /// The path of its top, as /proc/PID/cgroup would have it: `/`; another where a container's part is
+    /// mounted alone; `/..` and the like where a container sees the host's mount.
     root: PathBuf,
     point: PathBuf,
 }
 
 impl Tree {
+    /// The mounts of cgroup v2, best first; mostly one.
+    ///
     /// # Errors
-    /// No cgroup v2 is mounted.
-    pub fn find() -> Result<Tree> {
-        let cure = "mount one: mkdir -p /run/cgroup2 && mount -t cgroup2 none /run/cgroup2";
-        let none = || fault(Kind::Failed, format!("no cgroup v2 is mounted: {cure}"));
-        Tree::among(proc::mounts()?, |mount| mount.fs_type == "cgroup2", CGROUP2_SUPER_MAGIC).ok_or_else(none)
+    /// There is none.
+    pub fn v2() -> Result<Vec<Tree>> {
+        let found = Tree::among(proc::mounts()?, |mount| mount.fs_type == "cgroup2", CGROUP2_SUPER_MAGIC);
+        if found.is_empty() {
+            let cure = "mkdir -p /run/cgroup2 && mount -t cgroup2 none /run/cgroup2";
+            return Err(fault(Kind::Failed, format!("no cgroup v2 is mounted: {cure}")));
+        }
+        Ok(found)
     }
 
-    /// The v1 hierarchy of a controller, if it has one.
+    /// Those of the v1 hierarchy of a controller.
     #[must_use]
-    pub fn v1(controller: &str) -> Option<Tree> {
-        Tree::among(proc::mounts().ok()?, |mount| has_controller(mount, controller), CGROUP_SUPER_MAGIC)
+    pub fn v1(controller: &str) -> Vec<Tree> {
+        let has =
+            |mount: &Mount| mount.fs_type == "cgroup" && mount.options.split(',').any(|o| o == controller);
+        Tree::among(proc::mounts().unwrap_or_default(), has, CGROUP_SUPER_MAGIC)
     }
 
-    /// A whole hierarchy rather than a part; one that is not buried under another mount.
-    fn among(mounts: Vec<Mount>, wanted: impl Fn(&Mount) -> bool, magic: FsType) -> Option<Tree> {
-        let mut mounts: Vec<Mount> =
-            mounts.into_iter().filter(|m| wanted(m) && is_on(&m.point, magic)).collect();
-        mounts.sort_by_key(|mount| mount.root != Path::new("/"));
-        mounts.into_iter().next().map(|Mount { root, point, .. }| Tree { root, point })
+    /// The namespace's own top first, then what is above it, then parts; nothing twice, and nothing that
+    /// is buried under another mount.
+    fn among(mounts: Vec<Mount>, wanted: impl Fn(&Mount) -> bool, magic: FsType) -> Vec<Tree> {
+        let live = mounts.into_iter().filter(|mount| wanted(mount) && is_on(&mount.point, magic));
+        let mut trees: Vec<Tree> = live.map(|Mount { root, point, .. }| Tree { root, point }).collect();
+        trees.sort_by_key(|tree| {
+            (tree.root != Path::new("/"), !tree.root.starts_with("/.."), tree.root.clone())
+        });
+        trees.dedup_by(|later, first| later.root == first.root);
+        trees
     }
 
     #[must_use]
@@ -85,43 +98,24 @@ impl Tree {
     }
 
     fn shown(&self, path: &Path) -> String {
-        let shown = match path.strip_prefix(&self.point) {
-            Ok(below) if below == Path::new("") => self.root.clone(),
-            Ok(below) => self.root.join(below),
-            Err(_) => path.to_owned(), // another mount of the same hierarchy
-        };
-        let bytes = shown.into_os_string().into_encoded_bytes();
-        String::from_utf8(bytes).unwrap_or_else(|error| escape(error.as_bytes()).into_owned())
+        match path.strip_prefix(&self.point) {
+            Ok(below) if below == Path::new("") => text(&self.root),
+            Ok(below) => text(&self.root.join(below)),
+            Err(_) => text(path),
+        }
     }
 
-    /// The directory of a path as in /proc/PID/cgroup.
+    /// The directory of a path as in /proc/PID/cgroup, there or not; none if it is outside of this mount.
     #[must_use]
-    pub fn directory(&self, shown: &Path) -> PathBuf {
-        let below = shown.strip_prefix(&self.root).or_else(|_| shown.strip_prefix("/")).unwrap_or(shown);
-        if below == Path::new("") { self.point.clone() } else { self.point.join(below) }
+    pub fn directory(&self, shown: &Path) -> Option<PathBuf> {
+        let below = if shown.is_absolute() { shown.strip_prefix(&self.root).ok()? } else { shown };
+        // Up from the top of a namespace: only the kernel knows where that is.
+        let up = below.components().next() == Some(Component::ParentDir);
+        let nested = self.root.starts_with("/..") && !shown.is_absolute();
+        (!up && !nested).then(|| self.point.join(below).components().collect())
     }
 
-    fn resolve(&self, given: &Path) -> Result<Cgroup> {
-        if given == Path::new("self") {
-            let own = task_path(&fs::read("/proc/self/cgroup")?, "").unwrap_or_else(|| "/".into());
-            return Ok(self.at(self.directory(&own))?);
-        }
-        if let Some(id) =
-            given.to_str().filter(|text| !text.starts_with('+')).and_then(|text| text.parse().ok())
-        {
-            let none =
-                || fault(Kind::Failed, format!("no cgroup has the id {id} below {}", self.point.display()));
-            return self.by_id(id)?.ok_or_else(none);
-        }
-        let inside = if given.starts_with(&self.point) { given.to_owned() } else { self.directory(given) };
-        // The second: through a symbolic link, another mount, or from the current directory.
-        let found = [&*inside, given].into_iter().filter_map(|path| path.canonicalize().ok());
-        match found.into_iter().find(|path| path.is_dir() && is_on(path, CGROUP2_SUPER_MAGIC)) {
-            Some(path) => Ok(self.at(path)?),
-            None => Err(self.not_found(given, &inside)),
-        }
-    }
-
+    /// The group with this id, if it is in this mount.
     fn by_id(&self, id: u64) -> io::Result<Option<Cgroup>> {
         if let Ok(found) = handle::directory(&self.point, id) {
             return found.map(|path| self.at(path)).transpose();
@@ -135,29 +129,86 @@ impl Tree {
         });
         found.map(|path| self.at(path)).transpose()
     }
+}
 
-    fn not_found(&self, given: &Path, inside: &Path) -> anyhow::Error {
-        let v1 = proc::mounts().unwrap_or_default().into_iter().filter(|mount| mount.fs_type == "cgroup");
-        let text = |path: &Path| escape(path.as_os_str().as_bytes()).into_owned();
-        let (given_text, point) = (text(given), text(&self.point));
-        for mount in v1 {
-            let below = mount.point.join(given.strip_prefix("/").unwrap_or(given));
-            if given.starts_with(&mount.point) && given.is_dir() || below.is_dir() {
-                let which = format!("{given_text} is a directory of cgroup v1 ({})", mount.options);
-                return fault(Kind::Failed, format!("{which}: give one of cgroup v2, below {point}"));
-            }
-        }
-        let looked = format!("no cgroup {given_text}: looked for a directory {}", text(inside));
-        fault(Kind::Failed, looked + " (/proc/PID/cgroup has the path of a process, after 0::)")
+fn resolve_in(trees: &[Tree], given: &Path) -> Result<Cgroup> {
+    if given == Path::new("") {
+        return Err(fault(Kind::Usage, "the path of the cgroup is empty")); // not the top: an unset variable
     }
+    let inside = |shown: &Path| trees.iter().filter_map(|tree| tree.directory(shown)).collect::<Vec<_>>();
+    if given == Path::new("self") {
+        let own = task_path(&fs::read("/proc/self/cgroup")?, "").unwrap_or_default();
+        return existing(trees, &inside(&own))?.ok_or_else(|| not_found(given, &inside(&own)));
+    }
+    if let Some(id) = given.to_str().filter(|text| !text.starts_with('+')).and_then(|text| text.parse().ok())
+    {
+        return by_id(trees, id)?.ok_or_else(|| {
+            let points: Vec<String> = trees.iter().map(|tree| safe(&tree.point)).collect();
+            fault(Kind::Failed, format!("no cgroup has the id {id} below {}", points.join(" and ")))
+        });
+    }
+    // First as any other directory, from the current one; only cgroups count.
+    if let Some(found) = existing(trees, &[given.to_owned()])? {
+        return Ok(found);
+    }
+    let places = match trees.iter().any(|tree| given.starts_with(&tree.point)) {
+        true => vec![given.to_owned()],
+        false => inside(given),
+    };
+    existing(trees, &places)?.ok_or_else(|| not_found(given, &places))
+}
+
+fn by_id(trees: &[Tree], id: u64) -> io::Result<Option<Cgroup>> {
+    trees.iter().find_map(|tree| tree.by_id(id).transpose()).transpose()
+}
+
+/// The first of these places where a group is.
+fn existing(trees: &[Tree], places: &[PathBuf]) -> io::Result<Option<Cgroup>> {
+    let real = places.iter().filter_map(|path| path.canonicalize().ok());
+    let Some(path) = real.into_iter().find(|path| path.is_dir() && is_on(path, CGROUP2_SUPER_MAGIC)) else {
+        return Ok(None);
+    };
+    if let Some(tree) = trees.iter().find(|tree| path.starts_with(&tree.point)) {
+        return tree.at(path).map(Some);
+    }
+    let id = fs::metadata(&path)?.ino(); // in one more mount of the same
+    Ok(Some(by_id(trees, id)?.unwrap_or_else(|| Cgroup { shown: text(&path), path, id })))
+}
+
+fn not_found(given: &Path, looked_at: &[PathBuf]) -> anyhow::Error {
+    let shown = safe(given);
+    for mount in proc::mounts().unwrap_or_default().into_iter().filter(|mount| mount.fs_type == "cgroup") {
+        let below = mount.point.join(given.strip_prefix("/").unwrap_or(given));
+        if given.starts_with(&mount.point) && given.is_dir()
+            || below.is_dir() && is_on(&below, CGROUP_SUPER_MAGIC)
+        {
+            let options = mount.options.trim_start_matches("rw,");
+            let cure = "give one of cgroup v2 (grep cgroup2 /proc/mounts)";
+            return fault(Kind::Failed, format!("{shown} is a directory of cgroup v1 ({options}): {cure}"));
+        }
+    }
+    let places: Vec<String> = looked_at.iter().map(|path| safe(path)).collect();
+    let why = match places.is_empty() {
+        true => "outside of what is mounted here: give its directory (grep cgroup2 /proc/mounts)".to_owned(),
+        false => {
+            format!("no directory {} (the path of a process: grep 0:: /proc/PID/cgroup)", places.join(" or "))
+        }
+    };
+    fault(Kind::Failed, format!("no cgroup {shown}: {why}"))
+}
+
+/// Without loss: what is not UTF-8 is escaped.
+fn text(path: &Path) -> String {
+    path.to_str().map_or_else(|| escape(path.as_os_str().as_bytes()).into_owned(), str::to_owned)
+}
+
+/// For messages.
+fn safe(path: &Path) -> String {
+    escape(path.as_os_str().as_bytes()).into_owned()
 }
 
 fn is_on(path: &Path, magic: FsType) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == magic)
-}
-
-fn has_controller(mount: &Mount, controller: &str) -> bool {
-    mount.fs_type == "cgroup" && mount.options.split(',').any(|option| option == controller)
 }
 
 /// The path in the text of /proc/PID/cgroup, of the v1 hierarchy of a controller, or of v2 if it is "".
@@ -210,10 +261,15 @@ mod tests {
         ];
         for (root, point, shown, directory) in cases {
             let tree = tree(root, point);
-            assert_eq!(tree.directory(Path::new(shown)), PathBuf::from(directory));
+            assert_eq!(tree.directory(Path::new(shown)), Some(directory.into()));
             assert_eq!(tree.shown(Path::new(directory)), shown);
         }
-        assert_eq!(tree("/", "/c").directory(Path::new("a.slice")), PathBuf::from("/c/a.slice"));
+        assert_eq!(tree("/", "/c").directory(Path::new("a.slice")), Some("/c/a.slice".into()));
+        let outside =
+            [("/", "/../x"), ("/docker/1", "/x"), ("/../..", "/x"), ("/../..", "x"), ("/..", "/../../x")];
+        for (root, shown) in outside {
+            assert_eq!(tree(root, "/c").directory(Path::new(shown)), None, "{root} {shown}");
+        }
         let hostile = PathBuf::from(OsString::from_vec(b"/c/\xff".to_vec()));
         assert_eq!(tree("/", "/c").shown(&hostile), "/\\377");
     }
@@ -227,26 +283,39 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_hierarchy_goes_before_a_part() {
-        let mount = |root: &str, point: &str| Mount {
+    fn the_namespaces_own_top_goes_first_and_nothing_is_taken_twice() {
+        let mount = |(root, point): (&str, &str)| Mount {
             root: root.into(),
             point: point.into(),
             fs_type: "x".into(),
             options: String::new(),
         };
         let magic = statfs("/").unwrap().filesystem_type();
-        let mounts = vec![mount("/part", "/"), mount("/", "/no such"), mount("/", "/.")];
-        assert_eq!(Tree::among(mounts, |_| true, magic).unwrap().top(), Path::new("/."));
+        let mounts =
+            [("/part", "/"), ("/..", "/../"), ("/", "/no such"), ("/", "/."), ("/", "/./.")].map(mount);
+        let trees = Tree::among(mounts.into(), |_| true, magic);
+        let roots: Vec<&str> = trees.iter().map(|tree| tree.root.to_str().unwrap()).collect();
+        assert_eq!(roots, ["/", "/..", "/part"]);
+        assert_eq!(trees[0].top().as_os_str(), "/.");
     }
 
     #[test]
     fn what_is_no_cgroup_is_named_with_the_place_looked_at() {
-        let tree = tree("/", "/proc/self");
-        for given in ["no/such\x1b", "/etc", "stat"] {
-            let error = tree.resolve(Path::new(given)).unwrap_err();
+        let trees = [tree("/", "/proc/self")];
+        for (given, place) in [("no/such\x1b", "/proc/self/no/such\x1b"), ("/etc", "/proc/self/etc")] {
+            let error = resolve_in(&trees, Path::new(given)).unwrap_err();
             assert_eq!(verdict(&error), Verdict::Report(Kind::Failed));
-            let expected = format!("no cgroup {}: looked for", escape(given.as_bytes()));
+            let safe = |text: &str| escape(text.as_bytes()).into_owned();
+            let expected = format!("no cgroup {}: no directory {} (", safe(given), safe(place));
             assert!(error.to_string().starts_with(&expected), "{error}");
         }
+        let error = resolve_in(&trees, Path::new("/proc/self/x")).unwrap_err();
+        assert!(
+            error.to_string().starts_with("no cgroup /proc/self/x: no directory /proc/self/x ("),
+            "{error}"
+        );
+        assert_eq!(verdict(&resolve_in(&trees, Path::new("")).unwrap_err()), Verdict::Report(Kind::Usage));
+        let error = resolve_in(&[tree("/../..", "/proc/self")], Path::new("/fd")).unwrap_err();
+        assert!(error.to_string().starts_with("no cgroup /fd: outside of what is mounted"), "{error}");
     }
 }

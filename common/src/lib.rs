@@ -23,3 +23,4 @@ pub mod span;
 pub mod table;
 pub mod text;
 pub mod tick;
+pub mod tracefs;

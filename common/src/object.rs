@@ -85,7 +85,8 @@ pub fn end(object: &Object) -> Result<()> {
 
 fn set_running(object: &Object, running: u32) -> Result<()> {
     let map = maps::find(object, ".data.run")?;
-    map.update(&0_u32.to_ne_bytes(), &running.to_ne_bytes(), MapFlags::ANY).context("cannot begin or end the run")
+    map.update(&0_u32.to_ne_bytes(), &running.to_ne_bytes(), MapFlags::ANY)
+        .context("cannot begin or end the run")
 }
 
 /// The program that failed, and the verifier's last line before it counts its work.

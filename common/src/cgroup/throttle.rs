@@ -1,10 +1,12 @@
 //! How often and how long cpu.max held groups back: waits for quota, which look like waits for a CPU.
 
+use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::{Cgroup, Tree, task_path, walk};
 use crate::proc;
@@ -47,10 +49,15 @@ fn parse(stat: &str) -> Option<Throttle> {
 
 /// Has it a quota? None where the controller is off.
 fn is_limited(dir: &Path) -> Option<bool> {
-    match fs::read_to_string(dir.join("cpu.max")) {
-        Ok(max) => Some(!max.starts_with("max")),
-        Err(_) => fs::read_to_string(dir.join("cpu.cfs_quota_us")).ok().map(|us| !us.starts_with('-')),
-    }
+    let free = |file, word| begins_with(&dir.join(file), word);
+    free("cpu.max", b"max").or_else(|| free("cpu.cfs_quota_us", b"-")).map(|free| !free)
+}
+
+/// Two system calls less than to read it all, for thousands of groups.
+fn begins_with(path: &Path, word: &[u8]) -> Option<bool> {
+    let mut head = [0; 8];
+    let length = File::open(path).ok()?.read(&mut head).ok()?;
+    Some(head[..length].starts_with(word))
 }
 
 /// Whose waits are measured.
@@ -69,19 +76,27 @@ pub enum Scope {
 pub struct Throttling {
     /// Groups that were throttled meanwhile, the longest first.
     pub groups: Vec<(Cgroup, Throttle)>,
-    /// Groups of which it cannot be said: gone before the end, or with an older count that is not known.
+    /// Groups of which it cannot be said: gone before the end, not mounted here, or with an older count
+    /// that is not known.
     pub untold: usize,
 }
 
 /// Figures of the groups with a quota, at the start.
 #[derive(Debug)]
 pub struct ThrottleWatch {
-    tree: Option<Tree>,
+    trees: Vec<Tree>,
     v1: bool,
     scope: Scope,
+    start: Snapshot,
+}
+
+#[derive(Debug, Default)]
+struct Snapshot {
     limited: HashMap<u64, (Cgroup, Throttle)>,
     /// Those without a quota.
     free: HashSet<u64>,
+    /// Paths outside of what is mounted here.
+    unseen: usize,
 }
 
 impl ThrottleWatch {
@@ -89,92 +104,99 @@ impl ThrottleWatch {
     #[must_use]
     pub fn start(scope: Scope) -> ThrottleWatch {
         let v1 = Tree::v1("cpu");
-        let is_v1 = v1.is_some();
-        ThrottleWatch::of(v1.or_else(|| Tree::find().ok()), is_v1, scope)
+        if v1.is_empty() {
+            return ThrottleWatch::of(Tree::v2().unwrap_or_default(), false, scope);
+        }
+        ThrottleWatch::of(v1, true, scope)
     }
 
-    fn of(tree: Option<Tree>, v1: bool, scope: Scope) -> ThrottleWatch {
-        let mut watch = ThrottleWatch { tree, v1, scope, limited: HashMap::new(), free: HashSet::new() };
-        let (limited, free) = watch.snapshot();
-        watch.limited = limited;
-        watch.free = free;
+    fn of(trees: Vec<Tree>, v1: bool, scope: Scope) -> ThrottleWatch {
+        let mut watch = ThrottleWatch { trees, v1, scope, start: Snapshot::default() };
+        watch.start = watch.snapshot();
         watch
     }
 
     /// The same again. Groups that are new count from 0, as the kernel does.
     #[must_use]
     pub fn end(&self) -> Throttling {
-        let mut result = Throttling::default();
-        let (mut now, _) = self.snapshot();
-        for (id, (group, start)) in &self.limited {
+        let mut now = self.snapshot();
+        let mut result = Throttling { untold: now.unseen, ..Throttling::default() };
+        for (id, (group, start)) in &self.start.limited {
             // Read it also when its quota was lifted, or its task has ended.
-            let end = now.remove(id).map(|(_, end)| end).or_else(|| reread(group));
+            let end = now.limited.remove(id).map(|(_, end)| end).or_else(|| reread(group));
             result.add(group, end.and_then(|end| end.since(*start)));
         }
-        for (id, (group, end)) in now {
-            let known = !self.free.contains(&id) || end == Throttle::default();
+        for (id, (group, end)) in now.limited {
+            let known = !self.start.free.contains(&id) || end == Throttle::default();
             result.add(&group, known.then_some(end));
         }
-        result.groups.sort_by_key(|(_, throttle)| std::cmp::Reverse(throttle.throttled_usec));
+        result.groups.sort_by_key(|(_, throttle)| Reverse(throttle.throttled_usec));
         result
     }
 
-    fn snapshot(&self) -> (HashMap<u64, (Cgroup, Throttle)>, HashSet<u64>) {
-        let (mut limited, mut free) = (HashMap::new(), HashSet::new());
-        let Some(tree) = &self.tree else {
-            return (limited, free);
-        };
-        let mut visit = |dir: &Path, id: u64| {
-            let state = is_limited(dir);
-            if state == Some(true) {
-                // Gone between the two reads: neither was there at the start nor can be told at the end.
-                if let (Entry::Vacant(slot), Some(throttle)) = (limited.entry(id), Throttle::read(dir)) {
-                    slot.insert((Cgroup { shown: tree.shown(dir), path: dir.to_owned(), id }, throttle));
-                }
-            } else {
-                free.insert(id);
-            }
-            // Without the controller here there is none below; only the top has it without the files.
-            state.is_some() || dir == tree.top()
-        };
+    fn snapshot(&self) -> Snapshot {
+        let mut found = Snapshot::default();
         match &self.scope {
-            Scope::Everything => walk(tree.top(), &mut visit),
-            Scope::Cgroups(groups) if self.v1 => self.tasks(tree, members(groups), &mut visit),
+            Scope::Everything => {
+                for tree in &self.trees {
+                    walk(tree.top(), &mut |dir, id| found.visit(tree, dir, id));
+                }
+            }
+            Scope::Cgroups(groups) if self.v1 => self.tasks(members(groups), &mut found),
             Scope::Cgroups(groups) => {
                 for group in groups {
-                    ancestors(tree, &group.path, &mut visit);
-                    walk(&group.path, &mut visit);
+                    let Some(tree) = self.trees.iter().find(|tree| group.path.starts_with(tree.top())) else {
+                        found.unseen += 1;
+                        continue;
+                    };
+                    ancestors(tree, &group.path, &mut found);
+                    walk(&group.path, &mut |dir, id| found.visit(tree, dir, id));
                 }
             }
             Scope::Processes(pids) => {
                 let threads = pids.iter().flat_map(|pid| proc::threads(*pid).unwrap_or_default());
-                self.tasks(tree, threads.collect(), &mut visit);
+                self.tasks(threads.collect(), &mut found);
             }
-            Scope::Threads(tids) => self.tasks(tree, tids.clone(), &mut visit),
+            Scope::Threads(tids) => self.tasks(tids.clone(), &mut found),
         }
-        (limited, free)
+        found
     }
 
     /// The groups of tasks and those above them: a quota at any level holds all below it back.
-    fn tasks(&self, tree: &Tree, tids: Vec<u32>, visit: &mut Visit<'_>) {
+    fn tasks(&self, tids: Vec<u32>, found: &mut Snapshot) {
         let controller = if self.v1 { "cpu" } else { "" };
         let path = |tid| task_path(&fs::read(format!("/proc/{tid}/cgroup")).ok()?, controller);
         let paths: HashSet<PathBuf> = tids.into_iter().filter_map(path).collect();
         for path in paths {
-            ancestors(tree, &tree.directory(&path), visit);
+            match self.trees.iter().find_map(|tree| Some((tree, tree.directory(&path)?))) {
+                Some((tree, dir)) => ancestors(tree, &dir, found),
+                None => found.unseen += 1,
+            }
         }
     }
 }
 
-type Visit<'a> = dyn FnMut(&Path, u64) -> bool + 'a;
-
-fn ancestors(tree: &Tree, dir: &Path, visit: &mut Visit<'_>) {
-    if dir.components().any(|part| part == Component::ParentDir) {
-        return; // a path outside of this cgroup namespace: it leads out of the mount
+impl Snapshot {
+    /// Says whether there can be more below.
+    fn visit(&mut self, tree: &Tree, dir: &Path, id: u64) -> bool {
+        let state = is_limited(dir);
+        if state == Some(true) {
+            // Gone between the two reads: it was not there at the start, or is missed at the end.
+            if let (Entry::Vacant(slot), Some(throttle)) = (self.limited.entry(id), Throttle::read(dir)) {
+                slot.insert((Cgroup { shown: tree.shown(dir), path: dir.to_owned(), id }, throttle));
+            }
+        } else {
+            self.free.insert(id);
+        }
+        // Without the controller here there is none below; only the top has it without the files.
+        state.is_some() || dir == tree.top()
     }
+}
+
+fn ancestors(tree: &Tree, dir: &Path, found: &mut Snapshot) {
     for dir in dir.ancestors().take_while(|dir| dir.starts_with(tree.top())) {
-        if let Ok(found) = fs::metadata(dir) {
-            visit(dir, found.ino());
+        if let Ok(this) = fs::metadata(dir) {
+            found.visit(tree, dir, this.ino());
         }
     }
 }
@@ -210,6 +232,9 @@ impl Throttling {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     /// Directories with the files of a hierarchy, so that no root and no controller are needed.
@@ -236,7 +261,7 @@ mod tests {
         }
 
         fn watch(&self, scope: Scope) -> ThrottleWatch {
-            ThrottleWatch::of(Some(self.tree()), false, scope)
+            ThrottleWatch::of(vec![self.tree()], false, scope)
         }
     }
 
@@ -298,7 +323,7 @@ mod tests {
         }
         let tree = fake.tree();
         let group = |path: &str| tree.at(fake.0.join(path)).unwrap();
-        let (given, outside) = (group("above/given"), group("above"));
+        let given = group("above/given");
         let watch = fake.watch(Scope::Cgroups(vec![given.clone(), given]));
         for (path, times) in
             [("above", 1), ("above/given", 3), ("above/given/below", 2), ("beside", 9), ("above/beside", 9)]
@@ -306,12 +331,6 @@ mod tests {
             fake.group(path, "5", times);
         }
         assert_eq!(told(&watch.end()), [("/above/given", 3), ("/above/given/below", 2), ("/above", 1)]);
-        let mut seen = Vec::new();
-        ancestors(&tree, &outside.path.join("../beside"), &mut |dir, _| {
-            seen.push(dir.to_owned());
-            true
-        });
-        assert!(seen.is_empty(), "{seen:?}");
     }
 
     #[test]
@@ -321,5 +340,43 @@ mod tests {
         assert_eq!(parse(v2), expected);
         assert_eq!(parse("nr_periods 9\nnr_throttled 3\nthrottled_time 4567890\n"), expected);
         assert_eq!(parse("usage_usec 1\nuser_usec 1\n"), None, "the controller is off");
+    }
+
+    #[test]
+    #[ignore = "needs root"]
+    fn root_a_process_that_ran_out_of_quota_is_told() {
+        let (v1, v2) = (Tree::v1("cpu"), Tree::v2().unwrap_or_default());
+        let quota = if v1.is_empty() { ("cpu.max", "2000 100000") } else { ("cpu.cfs_quota_us", "2000") };
+        let tree = v1.first().or(v2.first()).unwrap();
+        let dir = tree.top().join(format!("tracebelt-quota-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        if fs::write(dir.join(quota.0), quota.1).is_err() {
+            fs::remove_dir(&dir).unwrap();
+            panic!("no cpu controller: echo +cpu > {}/cgroup.subtree_control", tree.top().display());
+        }
+        let mut spinner = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let pid = spinner.id();
+        fs::write(dir.join("cgroup.procs"), pid.to_string()).unwrap();
+        let scopes = [Scope::Processes(vec![pid]), Scope::Threads(vec![pid]), Scope::Everything];
+        let watches = scopes.map(ThrottleWatch::start);
+        let beside = ThrottleWatch::start(Scope::Threads(vec![std::process::id()]));
+        let before = Throttle::read(&dir).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Throttle::read(&dir).unwrap().nr_throttled < before.nr_throttled + 3
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let told = watches.each_ref().map(ThrottleWatch::end);
+        let beside = beside.end();
+        spinner.kill().unwrap();
+        spinner.wait().unwrap();
+        while fs::remove_dir(&dir).is_err() && Instant::now() < deadline {}
+        for throttling in told {
+            let (_, throttle) = throttling.groups.iter().find(|(group, _)| group.path == dir).unwrap();
+            assert!((3..100).contains(&throttle.nr_throttled), "{throttle:?}");
+            assert!(throttle.throttled_usec > 50_000, "{throttle:?}");
+        }
+        assert!(!beside.groups.iter().any(|(group, _)| group.path == dir));
     }
 }

@@ -75,7 +75,14 @@ pub fn part(out: &mut Out, args: &Args, names: &mut Names, seconds: f64, mut par
 }
 
 /// By reason in JSON and if asked for, else as one.
-fn hists(out: &mut Out, args: &Args, by: Option<By>, seconds: f64, key: &Key<'_>, section: &Section) -> Result<()> {
+fn hists(
+    out: &mut Out,
+    args: &Args,
+    by: Option<By>,
+    seconds: f64,
+    key: &Key<'_>,
+    section: &Section,
+) -> Result<()> {
     if !out.is_json() && by != Some(By::Why) {
         return out.hist(key, args.unit(), seconds, &section.all());
     }
