@@ -138,8 +138,7 @@ static __always_inline struct runq_start *find_start(bool direct, struct task_st
 	return bpf_map_lookup_elem(&start_hash, &tid);
 }
 
-static __always_inline void start_wait(bool direct, struct task_struct *task, u32 tid, enum why why,
-				       u64 now)
+static __always_inline void start_wait(bool direct, struct task_struct *task, u32 tid, enum why why, u64 now)
 {
 	struct runq_start fresh = { .at = now, .why = why };
 	struct runq_start *start;
