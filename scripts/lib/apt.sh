@@ -41,11 +41,14 @@ apt_update() {
     as_root apt-get -qq update >&2 || say "apt-get update failed: going on with the lists there are"
 }
 
-# Never removes a package, nor has needrestart restart services: the machine may be in production. Waits
-# for the lock, which a fresh cloud machine's own upgrade holds for minutes.
+# Never removes a package, nor lets needrestart restart services: the machine may be in production. Waits
+# for the lock, which a fresh cloud machine's own upgrade holds for minutes. apt's hundreds of lines are
+# shown only if it fails.
 apt_install() {
-    say "installing $*"
-    as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
-        apt-get -qq -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 --no-install-recommends --no-remove \
-        install "$@" >&2
+    local said
+    say "installing $* and what they depend on"
+    said=$(as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
+        apt-get -qq -y -o DPkg::Lock::Timeout=300 --no-install-recommends --no-remove install "$@" 2>&1) && return
+    tail -n 20 <<<"$said" >&2
+    return 1
 }
