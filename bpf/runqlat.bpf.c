@@ -233,8 +233,7 @@ static __always_inline void recover(bool direct, struct task_struct *task, const
 		count_loss(LOST_UNMATCHED);
 }
 
-static __always_inline void start_wait(bool direct, struct task_struct *task, u32 tid, enum why why,
-				       u64 now)
+static __always_inline void start_wait(bool direct, struct task_struct *task, u32 tid, enum why why, u64 now)
 {
 	struct runq_start fresh = {
 		.at = now,

@@ -94,8 +94,7 @@ static __always_inline bool cgroup_wanted(const volatile struct filter *f, struc
 }
 
 /* The part that costs next to nothing and never changes for a task. */
-static __always_inline bool ids_wanted(const volatile struct filter *f, bool direct,
-				       struct task_struct *task)
+static __always_inline bool ids_wanted(const volatile struct filter *f, bool direct, struct task_struct *task)
 {
 	u32 tgid = GET(direct, task, tgid);
 	u32 tid;

@@ -168,7 +168,7 @@ mod tests {
     fn a_usage_error_is_one_line_that_names_value_and_argument() {
         let text = refused(&["abc"]);
         assert_eq!(text, "invalid value 'abc' for '[INTERVAL]': not a duration such as 0.5, 500ms, 2s or 1m");
-        assert_eq!(refused(&["1", "0"]), "invalid value '0' for '[COUNT]': 0 is not in 1..4294967295");
+        assert_eq!(refused(&["1", "0"]), "invalid value '0' for '[COUNT]': 0 is not in 1..=4294967295");
         assert_eq!(refused(&["--frob"]), "unexpected argument '--frob' found");
     }
 

@@ -107,7 +107,6 @@ pub struct Ticker {
     signals: Signals,
     start: Instant,
     reported: Duration,
-    ended: bool,
     /// A signal that the traced command has to get from us.
     pub forward: Option<Signal>,
 }
@@ -121,15 +120,14 @@ impl Ticker {
             signals,
             start: Instant::now(),
             reported: Duration::ZERO,
-            ended: false,
             forward: None,
         }
     }
 
-    /// Time since the start.
+    /// From the start to the end of the last part.
     #[must_use]
-    pub fn elapsed(&self) -> Duration {
-        self.start.elapsed()
+    pub fn length(&self) -> Duration {
+        self.reported
     }
 
     /// Waits until a part is over, at most `look` long, or until one of `fds` can be read.
@@ -177,7 +175,6 @@ impl Ticker {
     fn part(&mut self, elapsed: Duration, last: bool) -> Wake {
         let seconds = elapsed.saturating_sub(self.reported).as_secs_f64();
         self.reported = elapsed;
-        self.ended |= last;
         Wake::Part { seconds, last }
     }
 }

@@ -3,6 +3,8 @@
 //! Environment: `BPF_CLANG` names the compiler (else clang-19 down to clang-16, then `clang`),
 //! `BPF_WERROR=0` lets warnings pass: for packagers with a compiler newer than ours.
 
+#![allow(clippy::print_stdout, reason = "a build script speaks to cargo on stdout")]
+
 use std::env;
 use std::ffi::OsString;
 use std::fs;

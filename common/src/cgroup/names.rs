@@ -90,56 +90,57 @@ mod tests {
         }
     }
 
-    #[test]
-    #[ignore = "needs root"]
-    fn root_every_way_to_name_a_group_leads_to_it() {
-        let (made, below) = Made::new("resolve");
-        let name = made.0.file_name().unwrap().to_str().unwrap();
-        assert_eq!(below.shown, format!("/{name}/below"));
-        let ways = [
-            below.shown.clone(),
-            below.shown[1..].to_owned(),
-            below.path.to_str().unwrap().to_owned(),
-            format!("{}/../below/", below.path.display()),
-            format!("/proc/self/root{}", below.path.display()),
-            below.id.to_string(),
-        ];
-        for way in ways {
-            assert_eq!(resolve(&way).unwrap(), below, "{way}");
-        }
-        assert_eq!(resolve("/").unwrap().path, Tree::v2().unwrap()[0].top());
-        assert!(resolve("self").unwrap().path.join("cgroup.procs").exists());
-        let file = fs::metadata(below.path.join("cgroup.procs")).unwrap();
-        for id in [0, std::os::unix::fs::MetadataExt::ino(&file), u64::MAX] {
-            let error = resolve(id.to_string()).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("no cgroup has the id {id} below /")), "{error}");
-        }
-        if let Some(v1) = Tree::v1("cpu").first() {
-            let error = resolve(v1.top()).unwrap_err().to_string();
-            assert!(error.contains("is a directory of cgroup v1 (") && error.contains("cpu"), "{error}");
-        }
-    }
+    mod root {
+        use super::*;
 
-    #[test]
-    #[ignore = "needs root"]
-    fn root_a_group_is_named_by_its_handle_and_by_a_walk() {
-        let (_made, below) = Made::new("names");
-        let tree = &Tree::v2().unwrap()[0];
-        assert_eq!(handle::directory(tree.top(), below.id).unwrap().unwrap(), below.path);
-        let mut walker = Names::new();
-        walker.refresh();
-        assert_eq!(walker.known.get(&below.id), Some(&below.shown));
-        assert_eq!(Names::new().show(below.id), below.shown);
-    }
+        #[test]
+        fn every_way_to_name_a_group_leads_to_it() {
+            let (made, below) = Made::new("resolve");
+            let name = made.0.file_name().unwrap().to_str().unwrap();
+            assert_eq!(below.shown, format!("/{name}/below"));
+            let ways = [
+                below.shown.clone(),
+                below.shown[1..].to_owned(),
+                below.path.to_str().unwrap().to_owned(),
+                format!("{}/../below/", below.path.display()),
+                format!("/proc/self/root{}", below.path.display()),
+                below.id.to_string(),
+            ];
+            for way in ways {
+                assert_eq!(resolve(&way).unwrap(), below, "{way}");
+            }
+            assert_eq!(resolve("/").unwrap().path, Tree::v2().unwrap()[0].top());
+            assert!(resolve("self").unwrap().path.join("cgroup.procs").exists());
+            let file = fs::metadata(below.path.join("cgroup.procs")).unwrap();
+            for id in [0, std::os::unix::fs::MetadataExt::ino(&file), u64::MAX] {
+                let error = resolve(id.to_string()).unwrap_err().to_string();
+                assert!(error.starts_with(&format!("no cgroup has the id {id} below /")), "{error}");
+            }
+            if let Some(v1) = Tree::v1("cpu").first() {
+                let error = resolve(v1.top()).unwrap_err().to_string();
+                assert!(error.contains("is a directory of cgroup v1 (") && error.contains("cpu"), "{error}");
+            }
+        }
 
-    #[test]
-    #[ignore = "needs root"]
-    fn root_a_name_outlives_its_group_and_an_unseen_one_stays_a_number() {
-        let (made, below) = Made::new("gone");
-        let (mut names, mut late) = (Names::new(), Names::new());
-        assert_eq!(names.show(below.id), below.shown);
-        drop(made);
-        assert_eq!(names.show(below.id), below.shown);
-        assert_eq!(late.show(below.id), format!("[id {}]", below.id));
+        #[test]
+        fn a_group_is_named_by_its_handle_and_by_a_walk() {
+            let (_made, below) = Made::new("names");
+            let tree = &Tree::v2().unwrap()[0];
+            assert_eq!(handle::directory(tree.top(), below.id).unwrap().unwrap(), below.path);
+            let mut walker = Names::new();
+            walker.refresh();
+            assert_eq!(walker.known.get(&below.id), Some(&below.shown));
+            assert_eq!(Names::new().show(below.id), below.shown);
+        }
+
+        #[test]
+        fn a_name_outlives_its_group_and_an_unseen_one_stays_a_number() {
+            let (made, below) = Made::new("gone");
+            let (mut names, mut late) = (Names::new(), Names::new());
+            assert_eq!(names.show(below.id), below.shown);
+            drop(made);
+            assert_eq!(names.show(below.id), below.shown);
+            assert_eq!(late.show(below.id), format!("[id {}]", below.id));
+        }
     }
 }

@@ -342,41 +342,44 @@ mod tests {
         assert_eq!(parse("usage_usec 1\nuser_usec 1\n"), None, "the controller is off");
     }
 
-    #[test]
-    #[ignore = "needs root"]
-    fn root_a_process_that_ran_out_of_quota_is_told() {
-        let (v1, v2) = (Tree::v1("cpu"), Tree::v2().unwrap_or_default());
-        let quota = if v1.is_empty() { ("cpu.max", "2000 100000") } else { ("cpu.cfs_quota_us", "2000") };
-        let tree = v1.first().or(v2.first()).unwrap();
-        let dir = tree.top().join(format!("tracebelt-quota-{}", std::process::id()));
-        fs::create_dir(&dir).unwrap();
-        if fs::write(dir.join(quota.0), quota.1).is_err() {
-            fs::remove_dir(&dir).unwrap();
-            panic!("no cpu controller: echo +cpu > {}/cgroup.subtree_control", tree.top().display());
+    mod root {
+        use super::*;
+
+        #[test]
+        fn a_process_that_ran_out_of_quota_is_told() {
+            let (v1, v2) = (Tree::v1("cpu"), Tree::v2().unwrap_or_default());
+            let quota = if v1.is_empty() { ("cpu.max", "2000 100000") } else { ("cpu.cfs_quota_us", "2000") };
+            let tree = v1.first().or(v2.first()).unwrap();
+            let dir = tree.top().join(format!("tracebelt-quota-{}", std::process::id()));
+            fs::create_dir(&dir).unwrap();
+            if fs::write(dir.join(quota.0), quota.1).is_err() {
+                fs::remove_dir(&dir).unwrap();
+                panic!("no cpu controller: echo +cpu > {}/cgroup.subtree_control", tree.top().display());
+            }
+            let mut spinner = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+            let pid = spinner.id();
+            fs::write(dir.join("cgroup.procs"), pid.to_string()).unwrap();
+            let scopes = [Scope::Processes(vec![pid]), Scope::Threads(vec![pid]), Scope::Everything];
+            let watches = scopes.map(ThrottleWatch::start);
+            let beside = ThrottleWatch::start(Scope::Threads(vec![std::process::id()]));
+            let before = Throttle::read(&dir).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while Throttle::read(&dir).unwrap().nr_throttled < before.nr_throttled + 3
+                && Instant::now() < deadline
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let told = watches.each_ref().map(ThrottleWatch::end);
+            let beside = beside.end();
+            spinner.kill().unwrap();
+            spinner.wait().unwrap();
+            while fs::remove_dir(&dir).is_err() && Instant::now() < deadline {}
+            for throttling in told {
+                let (_, throttle) = throttling.groups.iter().find(|(group, _)| group.path == dir).unwrap();
+                assert!((3..100).contains(&throttle.nr_throttled), "{throttle:?}");
+                assert!(throttle.throttled_usec > 50_000, "{throttle:?}");
+            }
+            assert!(!beside.groups.iter().any(|(group, _)| group.path == dir));
         }
-        let mut spinner = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
-        let pid = spinner.id();
-        fs::write(dir.join("cgroup.procs"), pid.to_string()).unwrap();
-        let scopes = [Scope::Processes(vec![pid]), Scope::Threads(vec![pid]), Scope::Everything];
-        let watches = scopes.map(ThrottleWatch::start);
-        let beside = ThrottleWatch::start(Scope::Threads(vec![std::process::id()]));
-        let before = Throttle::read(&dir).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while Throttle::read(&dir).unwrap().nr_throttled < before.nr_throttled + 3
-            && Instant::now() < deadline
-        {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let told = watches.each_ref().map(ThrottleWatch::end);
-        let beside = beside.end();
-        spinner.kill().unwrap();
-        spinner.wait().unwrap();
-        while fs::remove_dir(&dir).is_err() && Instant::now() < deadline {}
-        for throttling in told {
-            let (_, throttle) = throttling.groups.iter().find(|(group, _)| group.path == dir).unwrap();
-            assert!((3..100).contains(&throttle.nr_throttled), "{throttle:?}");
-            assert!(throttle.throttled_usec > 50_000, "{throttle:?}");
-        }
-        assert!(!beside.groups.iter().any(|(group, _)| group.path == dir));
     }
 }

@@ -105,7 +105,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         Some(limit) => run.rows(&skel, limit)?,
         None => run.histograms(&skel)?,
     }
-    let seconds = run.tick.elapsed().as_secs_f64();
+    let seconds = run.tick.length().as_secs_f64();
     drop(links);
     let coverage = Coverage::read(skel.object())?;
     let throttled = report::throttled(&throttle.end());

@@ -7,7 +7,7 @@ use common::table::Cell;
 use serde_json::{Value, json};
 
 use crate::args::{Args, By};
-use crate::waits::{Part, Section, WHYS};
+use crate::waits::{Part, Ranked, Section, WHYS};
 
 type Key<'a> = Vec<(&'static str, Cell<'a>)>;
 
@@ -57,8 +57,8 @@ pub fn part(out: &mut Out, args: &Args, names: &mut Names, seconds: f64, mut par
         part.sections.entry(0).or_default(); // JSON says that there was nothing
     }
     let (evictions, evicted) = (part.evictions, part.evicted.clone());
-    let (ranked, others) = part.ranked(args.top.map(|top| top as usize));
-    for (id, section) in &ranked {
+    let Ranked { sections, others } = part.ranked(args.top.map(|top| top as usize));
+    for (id, section) in &sections {
         let key = names.key(*id, section);
         hists(out, args, names.by, seconds, &key, section)?;
     }

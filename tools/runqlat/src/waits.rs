@@ -134,6 +134,12 @@ impl<'a> Waits<'a> {
     }
 }
 
+/// The sections to show, and those below `--top` as one with their number.
+pub struct Ranked {
+    pub sections: Vec<(u64, Section)>,
+    pub others: Option<(u64, Section)>,
+}
+
 impl Part {
     fn evict(&mut self, is_gone: impl Fn(u64) -> bool) {
         let gone: Vec<u64> = self.sections.keys().copied().filter(|id| is_gone(*id)).collect();
@@ -150,8 +156,8 @@ impl Part {
         sections.flat_map(|section| &section.waits).map(Hist::count).sum()
     }
 
-    /// The most waiting time first. With `top`, the others as one, and how many they were.
-    pub fn ranked(self, top: Option<usize>) -> (Vec<(u64, Section)>, Option<(u64, Section)>) {
+    /// The most waiting time first.
+    pub fn ranked(self, top: Option<usize>) -> Ranked {
         let mut ranked: Vec<(u64, Section)> = self.sections.into_iter().collect();
         ranked.sort_by_key(|(id, section)| (std::cmp::Reverse(section.sum()), *id));
         let rest = ranked.split_off(top.unwrap_or(ranked.len()).min(ranked.len()));
@@ -160,7 +166,7 @@ impl Part {
             rest.iter().for_each(|(_, section)| one.merge(section));
             (rest.len() as u64, one)
         });
-        (ranked, others)
+        Ranked { sections: ranked, others }
     }
 }
 
@@ -178,7 +184,7 @@ mod tests {
 
     #[test]
     fn sections_are_sorted_by_waiting_time_and_the_others_are_one() {
-        let (ranked, others) = part(&[(1, 10), (2, 30), (3, 20), (4, 5)]).ranked(Some(2));
+        let Ranked { sections: ranked, others } = part(&[(1, 10), (2, 30), (3, 20), (4, 5)]).ranked(Some(2));
         assert_eq!(ranked.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2, 3]);
         let (number, others) = others.unwrap();
         assert_eq!((number, others.sum(), others.all().count()), (2, 15, 2));
