@@ -164,6 +164,13 @@ impl End {
         count(&lost, why)
     }
 
+    /// All losses together.
+    #[must_use]
+    #[track_caller]
+    pub fn all_lost(&self) -> u64 {
+        self.losses().iter().map(|(_, n)| n).sum()
+    }
+
     /// Every kind of loss that is not 0.
     #[must_use]
     #[track_caller]
