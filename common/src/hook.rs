@@ -49,6 +49,31 @@ pub enum Via {
 pub enum Need {
     /// A BPF helper, by the end of its name in `enum bpf_func_id`.
     Helper(&'static str),
+    /// A tracepoint, with one of these numbers of arguments: its shape.
+    Args(&'static str, &'static [usize]),
+    /// A member of a struct.
+    Member(&'static str, &'static str),
+}
+
+impl Need {
+    fn check(self, kernel: &Kernel) -> std::result::Result<(), String> {
+        match self {
+            Need::Helper(name) if !kernel.has_helper(name) => {
+                Err(format!("this kernel has no BPF helper {name}"))
+            }
+            Need::Args(tracepoint, shapes) => match kernel.tracepoint_args(tracepoint) {
+                None => Err(format!("this kernel has no tracepoint {tracepoint}")),
+                Some(args) if !shapes.contains(&args) => {
+                    Err(format!("the tracepoint {tracepoint} has another shape here ({args} arguments)"))
+                }
+                Some(_) => Ok(()),
+            },
+            Need::Member(of, member) if !kernel.has_member(of, member) => {
+                Err(format!("struct {of} has no {member} here"))
+            }
+            Need::Helper(_) | Need::Member(..) => Ok(()),
+        }
+    }
 }
 
 impl Via {
@@ -68,15 +93,7 @@ impl Way {
             Via::TpBtf(tp) => kernel.try_tp_btf(tp)?,
             Via::RawTp(tp) => kernel.try_raw_tp(tp)?,
         }
-        for need in self.needs {
-            match need {
-                Need::Helper(name) if !kernel.has_helper(name) => {
-                    return Err(format!("this kernel has no BPF helper {name}"));
-                }
-                Need::Helper(_) => {}
-            }
-        }
-        Ok(())
+        self.needs.iter().try_for_each(|need| need.check(kernel))
     }
 }
 
