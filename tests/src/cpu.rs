@@ -105,6 +105,7 @@ impl Account {
 pub fn assert_all(count: u64, lost: u64, booked: u64) {
     assert!(count <= booked, "{count} waits counted, the kernel knows of {booked} only");
     assert!(count + lost + 1 >= booked, "{count} waits counted and {lost} lost, of {booked}");
+    assert!(lost <= 3 + booked / 10, "{lost} of {booked} waits lost: that is no exception");
 }
 
 /// The threads of a process, the first one first.
