@@ -78,24 +78,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs root"]
-    fn root_a_private_mount_is_seen_by_nobody_else() {
-        // Of the main thread.
-        let others = || fs::read_to_string("/proc/self/mountinfo").unwrap().matches(" - tracefs ").count();
-        let before = others();
-        // A namespace of this thread, gone with it.
-        let thread = std::thread::spawn(move || {
-            let dir = mount_privately().unwrap();
-            assert!(is_tracefs(&dir) && dir.join("events/sched/sched_switch/format").exists());
-            assert!(find().is_some());
-            let count = proc::mounts().unwrap().iter().filter(|mount| mount.fs_type == "tracefs").count();
-            assert_eq!((count, others()), (before + 1, before));
-        });
-        thread.join().unwrap();
-        assert_eq!(others(), before);
-    }
-
-    #[test]
     fn without_privilege_the_cure_is_named() {
         let thread = std::thread::spawn(|| {
             // SAFETY: no pointers are passed. Without the C library, which would change all threads.
@@ -105,5 +87,27 @@ mod tests {
             assert!(error.to_string().contains("run as root"), "{error}");
         });
         thread.join().unwrap();
+    }
+
+    mod root {
+        use super::*;
+
+        #[test]
+        fn a_private_mount_is_seen_by_nobody_else() {
+            // Of the main thread.
+            let others =
+                || fs::read_to_string("/proc/self/mountinfo").unwrap().matches(" - tracefs ").count();
+            let before = others();
+            // A namespace of this thread, gone with it.
+            let thread = std::thread::spawn(move || {
+                let dir = mount_privately().unwrap();
+                assert!(is_tracefs(&dir) && dir.join("events/sched/sched_switch/format").exists());
+                assert!(find().is_some());
+                let count = proc::mounts().unwrap().iter().filter(|mount| mount.fs_type == "tracefs").count();
+                assert_eq!((count, others()), (before + 1, before));
+            });
+            thread.join().unwrap();
+            assert_eq!(others(), before);
+        }
     }
 }

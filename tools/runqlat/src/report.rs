@@ -49,10 +49,7 @@ impl Names {
 
 /// Prints a part: the time if asked for, then a histogram for each section.
 pub fn part(out: &mut Out, args: &Args, names: &mut Names, seconds: f64, mut part: Part) -> Result<()> {
-    out.text("")?;
-    if args.timestamp {
-        out.time()?;
-    }
+    out.report(args.timestamp)?;
     if matches!(names.by, None | Some(By::Why)) {
         part.sections.entry(0).or_default(); // JSON says that there was nothing
     }
