@@ -1,6 +1,6 @@
 //! The histograms of a run: taken from the kernel, summed by key, with an eye on how many there are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context as _, Result};
 use common::hist::Hist;
@@ -54,9 +54,9 @@ impl Section {
 pub struct Part {
     /// By process id, thread id, CPU, ...; by 0 where there is one histogram only.
     pub sections: HashMap<u64, Section>,
-    /// Those of ended tasks that had to go, and how many they were.
+    /// Those of ended tasks that had to go, and which they were: a task's last waits may come later.
     pub evicted: Section,
-    pub evictions: u64,
+    pub evictions: HashSet<u64>,
 }
 
 /// Where the programs count.
@@ -143,7 +143,7 @@ impl Part {
         for id in gone {
             if let Some(section) = self.sections.remove(&id) {
                 self.evicted.merge(&section);
-                self.evictions += 1;
+                self.evictions.insert(id);
             }
         }
     }
@@ -191,6 +191,9 @@ mod tests {
     fn what_is_evicted_is_kept_as_one() {
         let mut part = part(&[(1, 10), (2, 30), (3, 20)]);
         part.evict(|id| id != 2);
-        assert_eq!((part.evictions, part.evicted.sum(), part.sections.len(), part.count()), (2, 30, 1, 3));
+        assert_eq!(
+            (part.evictions.len(), part.evicted.sum(), part.sections.len(), part.count()),
+            (2, 30, 1, 3)
+        );
     }
 }
