@@ -56,15 +56,22 @@ kernels_releases() {
     series=${series//./\\.}
     [ "$series" != newest ] || series='[0-9]+\.[0-9]+'
     {
-        sed -n 's/^linux-image-//p' "$cache/names"
+        # Of 6.19 to 7.1 the index has what boots, but no modules.
+        awk '/^linux-image-/ { image[substr($0, 13)] }
+            /^linux-binary-/ { binary[substr($0, 14)] }
+            /^linux-modules-/ { modules[substr($0, 15)] }
+            END { for (release in image) if (!(release in binary) || release in modules) print release }' "$cache/names"
         ls "$kernels"
     } | sort -u |
         grep -E "^$series\.[0-9]+(-[0-9]+(\.deb[0-9.]+)?|\+deb[0-9.]+)-$flavour\$" | sort -rV
 }
 
-# kernels_series: every series that the index has in the cloud flavour, oldest first.
+# kernels_series: every series that the index has whole in the cloud flavour, oldest first.
 kernels_series() {
-    sed -nE 's/^linux-image-([0-9]+\.[0-9]+)\.[0-9].*-cloud-amd64$/\1/p' "$cache/names" | sort -uV
+    local series
+    for series in $(sed -nE 's/^linux-image-([0-9]+\.[0-9]+)\.[0-9].*-cloud-amd64$/\1/p' "$cache/names" | sort -uV); do
+        [[ ! $(kernels_releases "$series") ]] || echo "$series"
+    done
 }
 
 # Up to 6.18 one package holds a kernel; since 6.19 linux-image-* is empty and three others hold it.
