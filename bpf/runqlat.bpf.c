@@ -45,8 +45,9 @@ const volatile struct {
 
 struct runq_start {
 	u64 at; /* 0: not waiting */
+	u64 run_delay; /* the kernel's own account of the task's waits, at that time */
+	u32 arrivals; /* how often the task had been switched in by then */
 	u32 why;
-	u32 unused;
 };
 
 /* Where a kernel can create an element under the run queue's lock (hook.rs decides). */
@@ -138,39 +139,6 @@ static __always_inline struct runq_start *find_start(bool direct, struct task_st
 	return bpf_map_lookup_elem(&start_hash, &tid);
 }
 
-static __always_inline void start_wait(bool direct, struct task_struct *task, u32 tid, enum why why,
-				       u64 now)
-{
-	struct runq_start fresh = { .at = now, .why = why };
-	struct runq_start *start;
-
-	if (direct && cfg.storage) {
-		start = bpf_task_storage_get(&start_storage, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-		if (!start)
-			count_loss(LOST_MAP_FULL);
-	} else {
-		start = bpf_map_lookup_elem(&start_hash, &tid);
-		if (!start && bpf_map_update_elem(&start_hash, &tid, &fresh, BPF_ANY))
-			count_loss(LOST_MAP_FULL);
-	}
-	if (!start || start->at) /* the first start stands */
-		return;
-	*start = fresh;
-}
-
-/* A task's last switch: it will not wait again, and cannot be waiting now. */
-static __always_inline void end_task(bool direct, struct task_struct *task, u32 tid)
-{
-	struct runq_start *start = find_start(direct, task, tid);
-
-	if (!start)
-		return;
-	if (start->at)
-		count_loss(LOST_UNMATCHED);
-	if (!(direct && cfg.storage))
-		bpf_map_delete_elem(&start_hash, &tid);
-}
-
 static __always_inline u64 key_id(bool direct, struct task_struct *task)
 {
 	struct pid *pid;
@@ -241,6 +209,75 @@ static __always_inline void add_sparse(bool direct, struct task_struct *task, u6
 		cell->max = wait;
 }
 
+static __always_inline void add_wait(bool direct, struct task_struct *task, u64 wait, u32 why)
+{
+	if (cfg.by)
+		add_sparse(direct, task, wait, why);
+	else
+		add_dense(wait, why);
+}
+
+/* A start that a switch-in should have ended, but the task has run since: the switch was not seen. Some
+ * hypervisors go on executing kernel text from before the tracepoint was switched on, in the idle task
+ * above all. If it ran once, the kernel's account has that wait; else it is lost, and said to be. */
+static __always_inline void recover(bool direct, struct task_struct *task, const struct runq_start *start,
+				    u32 arrivals)
+{
+	u64 wait = run_delay(direct, task) - start->run_delay;
+
+	if (arrivals - start->arrivals != 1 || start->why >= WHYS)
+		count_loss(LOST_UNMATCHED);
+	else if (!cfg.slower_ns)
+		add_wait(direct, task, wait, start->why);
+	else if (wait >= cfg.slower_ns) /* when, and after whom, nobody knows */
+		count_loss(LOST_UNMATCHED);
+}
+
+static __always_inline void start_wait(bool direct, struct task_struct *task, u32 tid, enum why why, u64 now)
+{
+	struct runq_start fresh = {
+		.at = now,
+		.run_delay = run_delay(direct, task),
+		.arrivals = arrivals(direct, task),
+		.why = why,
+	};
+	struct runq_start *start;
+
+	if (direct && cfg.storage) {
+		start = bpf_task_storage_get(&start_storage, task, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (!start) {
+			count_loss(LOST_MAP_FULL);
+			return;
+		}
+	} else {
+		start = bpf_map_lookup_elem(&start_hash, &tid);
+		if (!start) {
+			if (bpf_map_update_elem(&start_hash, &tid, &fresh, BPF_ANY))
+				count_loss(LOST_MAP_FULL);
+			return;
+		}
+	}
+	if (start->at) {
+		if (start->arrivals == fresh.arrivals) /* the first start stands */
+			return;
+		recover(direct, task, start, fresh.arrivals);
+	}
+	*start = fresh;
+}
+
+/* A task's last switch: it will not wait again, and cannot be waiting now. */
+static __always_inline void end_task(bool direct, struct task_struct *task, u32 tid)
+{
+	struct runq_start *start = find_start(direct, task, tid);
+
+	if (!start)
+		return;
+	if (start->at)
+		recover(direct, task, start, arrivals(direct, task));
+	if (!(direct && cfg.storage))
+		bpf_map_delete_elem(&start_hash, &tid);
+}
+
 static __always_inline void send_event(bool direct, struct task_struct *prev, struct task_struct *next,
 				       u64 now, u64 wait, u32 why)
 {
@@ -261,6 +298,8 @@ static __always_inline void send_event(bool direct, struct task_struct *prev, st
 
 static __always_inline int on_wakeup(bool direct, struct task_struct *task)
 {
+	if (!running)
+		return 0;
 	/* Woken while it runs: it waits for nothing. If it is switched out later, that is the start. */
 	if (task_running(direct, task) || !task_wanted(&cfg.filter, direct, task))
 		return 0;
@@ -275,8 +314,10 @@ static __always_inline int on_switch(bool direct, bool preempt, struct task_stru
 	u32 next_tid = GET(direct, next, pid);
 	struct runq_start *start;
 	u64 now = 0, wait;
-	u32 why;
+	u32 why, ran;
 
+	if (!running)
+		return 0;
 	if (prev_tid) { /* 0: idle */
 		unsigned int state = task_state(direct, prev);
 
@@ -290,7 +331,7 @@ static __always_inline int on_switch(bool direct, bool preempt, struct task_stru
 		}
 	}
 
-	if (!next_tid)
+	if (!next_tid || !ids_wanted(&cfg.filter, direct, next))
 		return 0;
 	start = find_start(direct, next, next_tid);
 	if (!start || !start->at) {
@@ -303,18 +344,20 @@ static __always_inline int on_switch(bool direct, bool preempt, struct task_stru
 	wait = now - start->at;
 	why = start->why;
 	start->at = 0;
+	ran = arrivals(direct, next);
+	if (ran != start->arrivals) {
+		recover(direct, next, start, ran);
+		count_loss(LOST_UNMATCHED); /* when this wait began is not known */
+		return 0;
+	}
 	if ((s64)wait < 0 || why >= WHYS) {
 		count_loss(LOST_UNMATCHED);
 		return 0;
 	}
-	if (cfg.slower_ns) {
-		if (wait >= cfg.slower_ns)
-			send_event(direct, prev, next, now, wait, why);
-	} else if (cfg.by) {
-		add_sparse(direct, next, wait, why);
-	} else {
-		add_dense(wait, why);
-	}
+	if (!cfg.slower_ns)
+		add_wait(direct, next, wait, why);
+	else if (wait >= cfg.slower_ns)
+		send_event(direct, prev, next, now, wait, why);
 	return 0;
 }
 

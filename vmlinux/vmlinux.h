@@ -217,8 +217,14 @@ struct io_kiocb {
 	struct io_cqe cqe;
 };
 
+struct sched_info {
+	unsigned long pcount;
+	unsigned long long run_delay;
+};
+
 struct task_struct {
 	struct thread_info thread_info;
+	struct sched_info sched_info;
 	int on_cpu;
 	pid_t pid;
 	pid_t tgid;

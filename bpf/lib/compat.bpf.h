@@ -80,6 +80,18 @@ static __always_inline bool task_running(bool direct, struct task_struct *task)
 	return bpf_get_current_task() == (u64)task;
 }
 
+/* How often a task has been switched in, and how long it waited for that in all: /proc/PID/schedstat. Only
+ * with CONFIG_SCHED_INFO, which distributions have set; without it both stay 0. */
+static __always_inline u32 arrivals(bool direct, struct task_struct *task)
+{
+	return bpf_core_field_exists(task->sched_info) ? GET(direct, task, sched_info.pcount) : 0;
+}
+
+static __always_inline u64 run_delay(bool direct, struct task_struct *task)
+{
+	return bpf_core_field_exists(task->sched_info) ? GET(direct, task, sched_info.run_delay) : 0;
+}
+
 /* The name that an io_uring open was submitted with. Kernels with delayed_filename wrap the pointer. */
 static __always_inline struct filename *io_open_filename(struct io_open *open)
 {

@@ -93,8 +93,8 @@ static __always_inline bool cgroup_wanted(const volatile struct filter *f, struc
 	return false;
 }
 
-static __always_inline bool task_wanted(const volatile struct filter *f, bool direct,
-					struct task_struct *task)
+/* The part that costs next to nothing and never changes for a task. */
+static __always_inline bool ids_wanted(const volatile struct filter *f, bool direct, struct task_struct *task)
 {
 	u32 tgid = GET(direct, task, tgid);
 	u32 tid;
@@ -105,13 +105,19 @@ static __always_inline bool task_wanted(const volatile struct filter *f, bool di
 		return false;
 	if (f->by_tgids && !bpf_map_lookup_elem(&filter_tgids, &tgid))
 		return false;
-	if (f->tid || f->by_tids) {
-		tid = GET(direct, task, pid);
-		if (f->tid && tid != f->tid)
-			return false;
-		if (f->by_tids && !bpf_map_lookup_elem(&filter_tids, &tid))
-			return false;
-	}
+	if (!f->tid && !f->by_tids)
+		return true;
+	tid = GET(direct, task, pid);
+	if (f->tid && tid != f->tid)
+		return false;
+	return !f->by_tids || bpf_map_lookup_elem(&filter_tids, &tid);
+}
+
+static __always_inline bool task_wanted(const volatile struct filter *f, bool direct,
+					struct task_struct *task)
+{
+	if (!ids_wanted(f, direct, task))
+		return false;
 	if (f->comm_len) {
 		char comm[16] = {};
 
@@ -120,9 +126,7 @@ static __always_inline bool task_wanted(const volatile struct filter *f, bool di
 		if (!comm_wanted(f, comm))
 			return false;
 	}
-	if (f->by_cgroup && !cgroup_wanted(f, task))
-		return false;
-	return true;
+	return !f->by_cgroup || cgroup_wanted(f, task);
 }
 
 #endif

@@ -91,6 +91,7 @@ static __always_inline void hist_add(struct hist *hist, u64 ns, u64 unit_ns)
 {
 	u32 slot = hist_slot(hist_scale(ns, unit_ns));
 
+	barrier_var(slot); /* check what is used, not what it was made of */
 	if (slot < HIST_SLOTS) /* always; said for the verifier */
 		hist->slots[slot]++;
 	if (!hist->count || ns < hist->min)

@@ -1,12 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What was missed, per CPU and per reason. A tool counts every way to lose or drop an event here and
- * common/src/coverage.rs reads it by the same names. */
+/* What every tool has: the switch that begins and ends a run, and the counters of what was missed. */
 #ifndef TRACEBELT_MAPS_H
 #define TRACEBELT_MAPS_H
 
 #include <vmlinux.h>
 #include <bpf/bpf_helpers.h>
 
+/* Programs are attached one after the other: one that sees the end of something may be there before the
+ * one that sees its start. So they all do nothing until user space has attached the last one and sets
+ * this, and again after it has read the clock at the end (common/src/object.rs). In a section of its own:
+ * user space writes it whole. */
+u32 running SEC(".data.run");
+
+/* What was missed, per CPU and per reason. A tool counts every way to lose or drop an event here and
+ * common/src/coverage.rs reads it by the same names. */
 enum loss {
 	LOST_RING, /* the ring buffer was full */
 	LOST_MAP_FULL, /* a map refused an entry */

@@ -77,12 +77,12 @@ impl Hist {
         self.add_exact(count, sum, min, max);
     }
 
-    /// Adds what one CPU counted: every slot, and the exact figures beside them.
-    pub fn add_slots(&mut self, slots: &[u64], count: u64, sum: u64, min: u64, max: u64) {
-        if count == 0 {
-            return;
-        }
-        for (slot, n) in (0_u32..).zip(slots).filter(|(_, n)| **n > 0) {
+    /// Adds what one CPU counted: `struct hist`, as it lies in the map.
+    pub fn add_struct(&mut self, bytes: &[u8]) {
+        let mut words =
+            bytes.chunks_exact(8).filter_map(|word| word.first_chunk()).map(|w| u64::from_ne_bytes(*w));
+        let [count, sum, min, max] = std::array::from_fn(|_| words.next().unwrap_or(0));
+        for (slot, n) in (0_u32..).zip(words).filter(|(_, n)| *n > 0) {
             *self.slots.entry(slot).or_default() += n;
         }
         self.add_exact(count, sum, min, max);
@@ -226,7 +226,8 @@ mod tests {
     fn a_value_at_an_edge_lands_in_the_row_of_its_whole_units() {
         for unit in [Unit::Nsecs, Unit::Usecs, Unit::Msecs] {
             for power in 0..26 {
-                for nanos in [(unit.nanos() << power) - 1, unit.nanos() << power, (unit.nanos() << power) + 1] {
+                for nanos in [(unit.nanos() << power) - 1, unit.nanos() << power, (unit.nanos() << power) + 1]
+                {
                     let rows = of(&[nanos], unit).rows(unit);
                     let whole = nanos / unit.nanos();
                     let row = rows.last().unwrap();

@@ -28,21 +28,26 @@ pub struct Hook {
 pub struct Way {
     pub via: Via,
     pub progs: &'static [&'static str],
+    /// Beside the tracepoint itself.
+    pub needs: &'static [Need],
     /// What this way cannot see, if anything; for `--check`.
     pub blind: &'static str,
 }
 
-/// What a way needs of the kernel.
+/// The kind of program, and the tracepoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     /// A typed raw tracepoint.
     TpBtf(&'static str),
     /// An untyped raw tracepoint.
     RawTp(&'static str),
-    /// As `TpBtf`, and the tracepoint has exactly this many arguments or more.
-    TpBtfArgs(&'static str, usize),
-    /// As `RawTp`, likewise.
-    RawTpArgs(&'static str, usize),
+}
+
+/// What else a way needs of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A BPF helper, by the end of its name in `enum bpf_func_id`.
+    Helper(&'static str),
 }
 
 impl Via {
@@ -50,25 +55,27 @@ impl Via {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Via::TpBtf(_) | Via::TpBtfArgs(..) => "tp_btf",
-            Via::RawTp(_) | Via::RawTpArgs(..) => "raw_tp",
-        }
-    }
-
-    fn check(self, kernel: &Kernel) -> std::result::Result<(), String> {
-        match self {
-            Via::TpBtf(tp) => kernel.try_tp_btf(tp),
-            Via::RawTp(tp) => kernel.try_raw_tp(tp),
-            Via::TpBtfArgs(tp, wanted) => kernel.try_tp_btf(tp).and_then(|()| enough_args(kernel, tp, wanted)),
-            Via::RawTpArgs(tp, wanted) => kernel.try_raw_tp(tp).and_then(|()| enough_args(kernel, tp, wanted)),
+            Via::TpBtf(_) => "tp_btf",
+            Via::RawTp(_) => "raw_tp",
         }
     }
 }
 
-fn enough_args(kernel: &Kernel, tp: &str, wanted: usize) -> std::result::Result<(), String> {
-    match kernel.tracepoint_args(tp) {
-        Some(has) if has >= wanted => Ok(()),
-        has => Err(format!("{tp} has {} arguments here, {wanted} are needed", has.unwrap_or(0))),
+impl Way {
+    fn check(&self, kernel: &Kernel) -> std::result::Result<(), String> {
+        match self.via {
+            Via::TpBtf(tp) => kernel.try_tp_btf(tp)?,
+            Via::RawTp(tp) => kernel.try_raw_tp(tp)?,
+        }
+        for need in self.needs {
+            match need {
+                Need::Helper(name) if !kernel.has_helper(name) => {
+                    return Err(format!("this kernel has no BPF helper {name}"));
+                }
+                Need::Helper(_) => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -94,13 +101,22 @@ pub struct Ladder {
 impl Ladder {
     /// Looks at each hook that this run needs (`wanted`). `probe` forces ways of that name.
     #[must_use]
-    pub fn climb(kernel: &Kernel, hooks: &[Hook], probe: Option<&str>, wanted: impl Fn(&Hook) -> bool) -> Ladder {
+    pub fn climb(
+        kernel: &Kernel,
+        hooks: &[Hook],
+        probe: Option<&str>,
+        wanted: impl Fn(&Hook) -> bool,
+    ) -> Ladder {
         let (needed, idle): (Vec<&Hook>, Vec<&Hook>) = hooks.iter().partition(|hook| wanted(hook));
-        let rungs = needed.into_iter().map(|hook| (*hook, judge(hook.ways, probe, |via| via.check(kernel))));
+        let rungs = needed.into_iter().map(|hook| (*hook, judge(hook.ways, probe, |way| way.check(kernel))));
         Ladder {
             rungs: rungs.collect(),
             probe: probe.map(str::to_owned),
-            unused: idle.iter().flat_map(|hook| hook.ways).flat_map(|way| way.progs.iter().copied()).collect(),
+            unused: idle
+                .iter()
+                .flat_map(|hook| hook.ways)
+                .flat_map(|way| way.progs.iter().copied())
+                .collect(),
         }
     }
 
@@ -162,7 +178,10 @@ impl Ladder {
                 (Some(probe), true) => format!("it has no way named {probe} (--probe)"),
                 _ => reasons.join("; "),
             };
-            return Err(fault(Kind::Unsupported, format!("{} cannot be observed on this kernel: {why}", hook.what)));
+            return Err(fault(
+                Kind::Unsupported,
+                format!("{} cannot be observed on this kernel: {why}", hook.what),
+            ));
         }
         Ok(())
     }
@@ -216,13 +235,13 @@ fn chosen(hook: &Hook, standings: &[Standing]) -> Option<Way> {
 fn judge(
     ways: &[Way],
     probe: Option<&str>,
-    check: impl Fn(Via) -> std::result::Result<(), String>,
+    check: impl Fn(&Way) -> std::result::Result<(), String>,
 ) -> Vec<Standing> {
     let mut taken = false;
     // A forced name that this hook does not have leaves the hook as it is.
     let probe = probe.filter(|name| ways.iter().any(|way| way.via.name() == *name));
     ways.iter()
-        .map(|way| match check(way.via) {
+        .map(|way| match check(way) {
             Err(why) => Standing::Refused(why),
             Ok(()) if probe.is_some_and(|name| name != way.via.name()) => Standing::Passed,
             Ok(()) if taken => Standing::Spare,
@@ -239,12 +258,12 @@ mod tests {
     use super::*;
 
     const WAYS: &[Way] = &[
-        Way { via: Via::TpBtf("x"), progs: &["x_btf"], blind: "" },
-        Way { via: Via::RawTp("x"), progs: &["x_raw"], blind: "" },
+        Way { via: Via::TpBtf("x"), progs: &["x_btf"], needs: &[], blind: "" },
+        Way { via: Via::RawTp("x"), progs: &["x_raw"], needs: &[], blind: "" },
     ];
 
-    fn no_btf(via: Via) -> std::result::Result<(), String> {
-        if via.name() == "tp_btf" { Err("no".into()) } else { Ok(()) }
+    fn no_btf(way: &Way) -> std::result::Result<(), String> {
+        if way.via.name() == "tp_btf" { Err("no".into()) } else { Ok(()) }
     }
 
     #[test]

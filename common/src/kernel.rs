@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
 
 use anyhow::Result;
-use libbpf_rs::btf::types::{FuncProto, Ptr, Struct, Typedef};
+use libbpf_rs::btf::types::{Enum, FuncProto, Ptr, Struct, Typedef};
 use libbpf_rs::btf::{Btf, ReferencesType as _};
 use libbpf_rs::libbpf_sys;
 
@@ -68,6 +68,16 @@ impl Kernel {
         (0..found.len()).filter_map(|i| found.get(i)).any(|m| m.name.is_some_and(|name| name == member))
     }
 
+    /// Has `enum bpf_func_id` the helper `BPF_FUNC_name`?
+    #[must_use]
+    pub fn has_helper(&self, name: &str) -> bool {
+        let wanted = format!("BPF_FUNC_{name}");
+        let Some(helpers) = self.btf.type_by_name::<Enum<'_>>("bpf_func_id") else {
+            return false;
+        };
+        helpers.iter().any(|value| value.name.is_some_and(|name| name == wanted.as_str()))
+    }
+
     /// May a tracing program create task storage while the run queue is locked?
     ///
     /// Before 6.4, 08a7ce384e33 ("bpf: Use `bpf_mem_cache_alloc`/free in `bpf_local_storage_elem`"), a new
@@ -103,7 +113,8 @@ impl Kernel {
         }
     }
 
-    /// Attaches two instructions to the tracepoint and detaches them.
+    /// Raw tracepoints need no more than the tracepoint itself: since 4.17, and `Kernel::probe` has
+    /// loaded one.
     ///
     /// # Errors
     /// Why not, in a few words.

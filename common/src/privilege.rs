@@ -101,10 +101,12 @@ fn denied(missing: &[&str], facts: &Facts) -> String {
         );
     }
     if facts.user_namespace {
-        return "capabilities of a user namespace do not reach bpf(2): run in the host's user namespace".to_owned();
+        return "capabilities of a user namespace do not reach bpf(2): run in the host's user namespace"
+            .to_owned();
     }
     if facts.seccomp == 2 {
-        return "a seccomp filter forbids bpf(2): allow bpf and perf_event_open in the container's profile".to_owned();
+        return "a seccomp filter forbids bpf(2): allow bpf and perf_event_open in the container's profile"
+            .to_owned();
     }
     "the kernel forbids bpf(2) although the capabilities are there: a security module (SELinux, AppArmor, \
      BPF LSM) decides so; its log (dmesg, audit.log) names the rule"

@@ -71,7 +71,21 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused() {
-        for text in ["0", "0.0", "-1", "abc", "1x", "0x", "", ".", "1.2.3", "1e9", "99999999999999999999", "inf", "1 s"] {
+        for text in [
+            "0",
+            "0.0",
+            "-1",
+            "abc",
+            "1x",
+            "0x",
+            "",
+            ".",
+            "1.2.3",
+            "1e9",
+            "99999999999999999999",
+            "inf",
+            "1 s",
+        ] {
             assert!(seconds(text).is_err(), "{text:?} was taken");
         }
         assert!(seconds("9223372036854775807").is_err());

@@ -3,6 +3,8 @@
 //! Environment: `BPF_CLANG` names the compiler (else clang-19 down to clang-16, then `clang`),
 //! `BPF_WERROR=0` lets warnings pass: for packagers with a compiler newer than ours.
 
+#![allow(clippy::print_stdout, reason = "a build script speaks to cargo on stdout")]
+
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -17,7 +19,16 @@ pub use anyhow::Error;
 /// The oldest clang that keeps the upper half of 64-bit enums in BTF (it emits `ENUM64`).
 const OLDEST_CLANG: u32 = 16;
 
-/// Compiles `bpf/TOOL.bpf.c` and writes the skeleton to `$OUT_DIR/bpf.rs`.
+/// What a tool includes: the skeleton, which no lint of ours is meant for.
+const WRAPPER: &str = "\
+#[allow(clippy::all, clippy::pedantic, clippy::restriction, warnings, unused_qualifications)]
+mod skeleton {
+    include!(concat!(env!(\"OUT_DIR\"), \"/skeleton.rs\"));
+}
+pub use skeleton::*;
+";
+
+/// Compiles `bpf/TOOL.bpf.c` and writes the skeleton for `include!` to `$OUT_DIR/bpf.rs`.
 ///
 /// # Errors
 /// No usable clang, or the program does not compile; the message names the cure.
@@ -37,8 +48,10 @@ pub fn skeleton(tool: &str) -> Result<()> {
         // The object is read from OUT_DIR by include_bytes!, not spelled out in Rust source.
         .reference_obj(true)
         .rustfmt("no-rustfmt-for-generated-code")
-        .build_and_generate(out.join("bpf.rs"))
+        .build_and_generate(out.join("skeleton.rs"))
         .with_context(|| format!("{} does not compile with {}", source.display(), clang.display()))?;
+
+    fs::write(out.join("bpf.rs"), WRAPPER).context("cannot write bpf.rs")?;
 
     // clang knows what it read; a hand-kept list of headers would lie one day.
     let listed = fs::read_to_string(&deps).with_context(|| format!("cannot read {}", deps.display()))?;
@@ -58,7 +71,8 @@ fn workspace_root() -> Result<PathBuf> {
 }
 
 fn clang_args(root: &Path, deps: &Path) -> Vec<OsString> {
-    let mut args: Vec<OsString> = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-mcpu=v3"].map(Into::into).into();
+    let mut args: Vec<OsString> =
+        ["-Wall", "-Wextra", "-Wno-unused-parameter", "-mcpu=v3"].map(Into::into).into();
     if env::var_os("BPF_WERROR").is_none_or(|v| v != "0") {
         args.push("-Werror".into());
     }
@@ -83,7 +97,9 @@ fn clang() -> Result<PathBuf> {
             _ => {}
         }
     }
-    bail!("no clang of version {OLDEST_CLANG} or newer on PATH: install one (Debian 12: clang-19) or set BPF_CLANG");
+    bail!(
+        "no clang of version {OLDEST_CLANG} or newer on PATH: install one (Debian 12: clang-19) or set BPF_CLANG"
+    );
 }
 
 /// `19` from "Debian clang version 19.1.7 (3~deb12u1)".

@@ -1,4 +1,232 @@
+//! runqlat: how long runnable threads wait for a CPU.
+
+use std::mem::MaybeUninit;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use common::cgroup::{Cgroup, Scope, ThrottleWatch};
+use common::child::Child;
+use common::coverage::Coverage;
+use common::events::Events;
+use common::filter::{self, Raw, Wanted};
+use common::hook::{Hook, Ladder, Via, Way};
+use common::kernel::Kernel;
+use common::out::{End, Out};
+use common::tick::{Signals, Ticker, Wake};
+use common::{cli, object};
+use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
+
+use crate::args::{Args, By};
+use crate::slower::Slow;
+use crate::waits::Waits;
+
+mod args;
+mod report;
+mod slower;
+mod waits;
+
 mod bpf {
     include!(concat!(env!("OUT_DIR"), "/bpf.rs"));
 }
-fn main() {}
+
+/// Wakeups and switches stand or fall together. What ends a wait is attached first.
+const HOOKS: &[Hook] = &[WAITS, filter::CHILDREN];
+
+const WAITS: Hook = Hook {
+    what: "run queue waits",
+    optional: false,
+    ways: &[
+        Way {
+            via: Via::TpBtf("sched_switch"),
+            progs: &["switch_btf", "wakeup_btf", "wakeup_new_btf"],
+            needs: &[],
+            blind: "",
+        },
+        Way {
+            via: Via::RawTp("sched_switch"),
+            progs: &["switch_raw", "wakeup_raw", "wakeup_new_raw"],
+            needs: &[],
+            blind: "",
+        },
+    ],
+};
+
+/// How often the keyed histograms are looked after, so that none is full.
+const LOOK: Duration = Duration::from_millis(100);
+
+fn main() -> ExitCode {
+    cli::start(|args: &Args| &args.shared, run)
+}
+
+fn run(args: &Args) -> Result<ExitCode> {
+    let kernel = Kernel::probe()?;
+    let needed = |hook: &Hook| hook.what == WAITS.what || !args.command.is_empty();
+    let ladder = Ladder::climb(&kernel, HOOKS, args.shared.probe.as_deref(), needed);
+    if args.shared.check {
+        return cli::check(&ladder);
+    }
+    ladder.require()?;
+    let cgroups = args.cgroups()?;
+    let signals = Signals::block()?;
+    let mut child = match args.command.as_slice() {
+        [] => None,
+        command => Some(Child::spawn(command)?),
+    };
+    let wanted = args.wanted(&cgroups, child.as_ref().map(Child::pid));
+    wanted.check(&kernel)?;
+
+    let mut place = MaybeUninit::uninit();
+    let mut open = bpf::RunqlatSkelBuilder::default().open(&mut place)?;
+    let typed = matches!(ladder.via(WAITS.what), Some(Via::TpBtf(_)));
+    let storage = typed && kernel.has_safe_task_storage();
+    let cfg = &mut open.maps.rodata_data.as_deref_mut().context("rodata is not mapped")?.cfg;
+    cfg.filter = wanted.raw(kernel.own_tgid()).into();
+    cfg.unit_ns = args.unit().nanos();
+    cfg.slower_ns = args.slower.map_or(0, |limit| limit.as_nanos() as u64);
+    cfg.by = by_number(args.by());
+    cfg.storage = storage.into();
+    object::choose_starts(open.open_object_mut(), storage)?;
+    wanted.prepare(open.open_object_mut())?;
+    ladder.apply(open.open_object_mut())?;
+    let skel = object::load(open, args.shared.verbose)?;
+    wanted.fill(skel.object())?;
+    let links = ladder.attach(skel.object())?;
+
+    let throttle = ThrottleWatch::start(scope(&wanted, &cgroups));
+    object::begin(skel.object())?;
+    let tick = Ticker::new(&args.every, signals);
+    if let Some(child) = &mut child {
+        child.release()?;
+    }
+    args.shared.ready("runqlat", &ladder)?;
+    let mut run = Run { args, out: Out::new("runqlat", &args.shared), tick, child, events: 0 };
+    match args.slower {
+        Some(limit) => run.rows(&skel, limit)?,
+        None => run.histograms(&skel)?,
+    }
+    let seconds = run.tick.length().as_secs_f64();
+    drop(links);
+    let coverage = Coverage::read(skel.object())?;
+    let throttled = report::throttled(&throttle.end());
+    if run.events == 0 {
+        report::nothing_seen(args);
+    }
+    let end = End {
+        seconds,
+        events: run.events,
+        what: "waits",
+        coverage: &coverage,
+        ladder: &ladder,
+        more: vec![("throttled", throttled)],
+    };
+    let code = run.out.finish(&end)?;
+    match run.child {
+        Some(child) => child.end(run.tick.forward, code),
+        None => Ok(code),
+    }
+}
+
+/// `enum by` in the BPF program; what its per-CPU arrays keep apart anyway is nothing to it.
+fn by_number(by: Option<By>) -> u32 {
+    match by {
+        None | Some(By::Why | By::Cpu) => 0,
+        Some(By::Pid) => 1,
+        Some(By::Tid) => 2,
+        Some(By::Pidns) => 3,
+        Some(By::Cgroup) => 4,
+    }
+}
+
+/// The groups whose quota may be part of the waits.
+fn scope(wanted: &Wanted, cgroups: &[Cgroup]) -> Scope {
+    match wanted {
+        _ if !cgroups.is_empty() => Scope::Cgroups(cgroups.to_vec()),
+        Wanted { pids, .. } if !pids.is_empty() => Scope::Processes(pids.clone()),
+        Wanted { tids, .. } if !tids.is_empty() => Scope::Threads(tids.clone()),
+        Wanted { command: Some(pid), .. } => Scope::Processes(vec![*pid]),
+        _ => Scope::Everything,
+    }
+}
+
+impl From<Raw> for bpf::types::filter {
+    fn from(raw: Raw) -> Self {
+        let mut filter = Self::default();
+        raw.write_to(&mut filter);
+        filter
+    }
+}
+
+// SAFETY: integers without padding, the same as `common::filter::Raw`.
+unsafe impl plain::Plain for bpf::types::filter {}
+
+struct Run<'a> {
+    args: &'a Args,
+    out: Out,
+    tick: Ticker,
+    child: Option<Child>,
+    events: u64,
+}
+
+impl Run<'_> {
+    fn histograms(&mut self, skel: &bpf::RunqlatSkel<'_>) -> Result<()> {
+        let by = self.args.by();
+        let mut waits = Waits::new(&skel.maps, by)?;
+        let mut names = report::Names::new(by);
+        let look = Waits::is_keyed(by).then_some(LOOK);
+        self.out.text("Tracing run queue latency... Hit Ctrl-C to end.")?;
+        self.out.flush()?;
+        loop {
+            let fds: Vec<_> = self.child.iter().map(Child::fd).collect();
+            let wake = match self.tick.wait(look, &fds)? {
+                Wake::Ready(_) => self.tick.end(),
+                other => other,
+            };
+            let Wake::Part { seconds, last } = wake else {
+                waits.collect()?;
+                continue;
+            };
+            if last {
+                object::end(skel.object())?;
+            }
+            let part = waits.part()?;
+            self.events += part.count();
+            report::part(&mut self.out, self.args, &mut names, seconds, part)?;
+            self.out.flush()?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn rows(&mut self, skel: &bpf::RunqlatSkel<'_>, limit: Duration) -> Result<()> {
+        let mut events = Events::new(&skel.maps.ring)?;
+        let columns: Vec<_> = slower::COLUMNS.iter().collect();
+        let micros = limit.as_nanos() as f64 / 1000.0;
+        self.out.text(&format!("Tracing run queue latency of {micros} us or more... Hit Ctrl-C to end."))?;
+        self.out.header(&columns)?;
+        self.out.flush()?;
+        loop {
+            let fds: Vec<_> = self.child.iter().map(Child::fd).collect();
+            let wake = match events.wait(&mut self.tick, &fds)? {
+                Wake::Ready(_) => self.tick.end(),
+                other => other,
+            };
+            let last = matches!(wake, Wake::Part { last: true, .. });
+            if last {
+                object::end(skel.object())?;
+            }
+            self.out.clock.adjust();
+            events.drain(last, |bytes| {
+                let event = plain::from_bytes(bytes).ok().context("an event of another shape")?;
+                let slow = Slow::new(event, self.out.clock.local(event.at));
+                self.events += 1;
+                self.out.row(slow.at, &columns, &slow)
+            })?;
+            self.out.flush()?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,11 +1,14 @@
 //! Opens by every route, by the bare system call: what the C library makes of `open` does not matter.
 
-use std::ffi::{CString, c_long};
+use std::ffi::{CString, OsStr, c_long};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Barrier;
+use std::thread;
 
-use crate::{Done, Outcome, compat, say, uring};
+use crate::stage::{Stage, say};
+use crate::{Done, Outcome, compat, uring};
 
 /// Why a route cannot be taken.
 pub enum NotHere {
@@ -23,60 +26,126 @@ pub struct How {
     pub mode: u32,
 }
 
-/// `rest`: paths and options. Everything that opens files on its own account is done before `ready`.
-pub fn run(route: &str, count: u64, rest: &[&str], ready: &dyn Fn() -> Result<(), String>) -> Outcome {
-    let (mut paths, mut how) = (Vec::new(), How { flags: 0, mode: 0o644 });
-    let mut words = rest.iter();
-    while let Some(word) = words.next() {
-        match *word {
-            "--flags" => how.flags = octal(words.next())? as i32,
-            "--mode" => how.mode = octal(words.next())?,
-            path => paths.push(path),
-        }
-    }
-    let mut openers = Vec::new();
-    for path in &paths {
-        match opener(route, path, how) {
-            Ok(opener) => openers.push(opener),
-            Err(NotHere::Unsupported(why)) => return Ok(Done::Unsupported(why)),
-            Err(NotHere::Failed(why)) => return Err(why),
-        }
-    }
-    ready()?;
-    let (mut opened, mut failed) = (0u64, 0u64);
-    for open in &mut openers {
-        for _ in 0..count {
-            let result = open();
-            if result == -i64::from(libc::ENOSYS) {
-                return Ok(Done::Unsupported(format!("{route}: no such system call")));
-            }
-            if result < 0 {
-                failed += 1;
-                continue;
-            }
-            opened += 1;
-            // A direct io_uring open gives no descriptor.
-            if route != "uring-direct" {
-                // SAFETY: the descriptor is new and nobody else knows it.
-                unsafe { libc::close(result as i32) };
+/// What to open, how often and by whom.
+struct Job<'a> {
+    route: &'a str,
+    count: u64,
+    paths: Vec<&'a OsStr>,
+    how: How,
+    threads: u64,
+}
+
+impl<'a> Job<'a> {
+    fn from(route: &'a str, count: u64, rest: &[&'a OsStr]) -> Result<Job<'a>, String> {
+        let how = How { flags: 0, mode: 0o644 };
+        let mut job = Job { route, count, paths: Vec::new(), how, threads: 1 };
+        let mut words = rest.iter();
+        while let Some(word) = words.next() {
+            match word.to_str() {
+                Some("--flags") => job.how.flags = octal(words.next())? as i32,
+                Some("--mode") => job.how.mode = octal(words.next())?,
+                Some("--threads") => job.threads = whole(words.next())?,
+                _ => job.paths.push(word),
             }
         }
+        Ok(job)
     }
-    say(&format!("opened {opened} failed {failed}"))?;
+
+    fn openers(&self) -> Result<Vec<Opener>, NotHere> {
+        self.paths.iter().map(|path| opener(self.route, Path::new(path), self.how)).collect()
+    }
+
+    /// How many were opened and how many failed; no call at all where the kernel does not have it.
+    fn work(&self, openers: &mut [Opener]) -> Result<(u64, u64), NotHere> {
+        let (mut opened, mut failed) = (0, 0);
+        for open in openers {
+            for _ in 0..self.count {
+                let result = open();
+                if result == -i64::from(libc::ENOSYS) {
+                    return Err(NotHere::Unsupported(format!("{}: no such system call", self.route)));
+                }
+                if result < 0 {
+                    failed += 1;
+                    continue;
+                }
+                opened += 1;
+                // A direct io_uring open gives no descriptor.
+                if self.route != "uring-direct" {
+                    // SAFETY: the descriptor is new and nobody else knows it.
+                    unsafe { libc::close(result as i32) };
+                }
+            }
+        }
+        Ok((opened, failed))
+    }
+}
+
+/// `rest`: paths and options. Everything that opens files on its own account is done before the gate.
+pub fn run(route: &str, count: u64, rest: &[&OsStr], stage: &Stage) -> Outcome {
+    let job = Job::from(route, count, rest)?;
+    let done = match (job.openers(), job.threads) {
+        (Ok(mut openers), 1) => {
+            stage.ready()?;
+            job.work(&mut openers)
+        }
+        (Ok(_), _) => in_threads(&job, stage),
+        (Err(why), _) => Err(why),
+    };
+    match done {
+        Ok((opened, failed)) => say(&format!("opened {opened} failed {failed}"))?,
+        Err(NotHere::Unsupported(why)) => return Ok(Done::Unsupported(why)),
+        Err(NotHere::Failed(why)) => return Err(why),
+    }
+    stage.done()?;
     Ok(Done::Ok)
 }
 
-fn octal(text: Option<&&str>) -> Result<u32, String> {
-    let text = text.ok_or("an option lacks its value")?;
-    u32::from_str_radix(text, 8).map_err(|_| format!("not an octal number: {text}"))
+/// The main thread only waits: the threads are there before the gate opens, and until all have done.
+fn in_threads(job: &Job<'_>, stage: &Stage) -> Result<(u64, u64), NotHere> {
+    let meet = Barrier::new(job.threads as usize + 1);
+    let worker = || {
+        let mut openers = job.openers();
+        meet.wait();
+        meet.wait();
+        let done = openers.as_mut().map(|openers| job.work(openers));
+        meet.wait();
+        done.unwrap_or_else(|_| Err(NotHere::Failed("a thread could not get ready".to_owned())))
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..job.threads).map(|_| scope.spawn(worker)).collect();
+        meet.wait();
+        let ready = stage.ready().map_err(NotHere::Failed);
+        meet.wait();
+        meet.wait();
+        let mut total = (0, 0);
+        for thread in threads {
+            let (opened, failed) =
+                thread.join().map_err(|_| NotHere::Failed("a thread panicked".to_owned()))??;
+            total = (total.0 + opened, total.1 + failed);
+        }
+        ready.map(|()| total)
+    })
 }
 
-fn opener(route: &str, path: &str, how: How) -> Result<Opener, NotHere> {
-    let name = c_string(Path::new(path))?;
+fn text<'a>(value: Option<&&'a OsStr>) -> Result<&'a str, String> {
+    value.and_then(|value| value.to_str()).ok_or_else(|| "an option lacks its value".to_owned())
+}
+
+fn whole(value: Option<&&OsStr>) -> Result<u64, String> {
+    let value = text(value)?;
+    value.parse().map_err(|_| format!("not a whole number: {value}"))
+}
+
+fn octal(value: Option<&&OsStr>) -> Result<u32, String> {
+    let value = text(value)?;
+    u32::from_str_radix(value, 8).map_err(|_| format!("not an octal number: {value}"))
+}
+
+fn opener(route: &str, path: &Path, how: How) -> Result<Opener, NotHere> {
+    let name = c_string(path)?;
     match route {
         "openat" => Ok(openat(libc::AT_FDCWD, name, how)),
         "openat-dirfd" => {
-            let path = Path::new(path);
             let (Some(dir), Some(leaf)) = (path.parent(), path.file_name()) else {
                 return Err(NotHere::Failed(format!("{} has no directory part", path.display())));
             };
@@ -84,9 +153,9 @@ fn opener(route: &str, path: &str, how: How) -> Result<Opener, NotHere> {
         }
         "openat2" => Ok(openat2(name, how)),
         "by-handle" => by_handle(path, how),
-        "bad-pointer" => Ok(Box::new(move || {
-            call(libc::SYS_openat, [libc::AT_FDCWD.into(), 1, how.flags.into(), 0, 0])
-        })),
+        "bad-pointer" => {
+            Ok(Box::new(move || call(libc::SYS_openat, [libc::AT_FDCWD.into(), 1, how.flags.into(), 0, 0])))
+        }
         "open" | "creat" => old(route, name, how),
         _ if route.starts_with("uring-") => uring::opener(route, name, how),
         _ if route.starts_with("compat-") => compat::opener(route, &name, how),
@@ -110,7 +179,9 @@ fn old(route: &str, _: CString, _: How) -> Result<Opener, NotHere> {
 }
 
 fn openat(dir: i32, name: CString, how: How) -> Opener {
-    Box::new(move || call(libc::SYS_openat, [dir.into(), address(&name), how.flags.into(), how.mode.into(), 0]))
+    Box::new(move || {
+        call(libc::SYS_openat, [dir.into(), address(&name), how.flags.into(), how.mode.into(), 0])
+    })
 }
 
 fn openat2(name: CString, how: How) -> Opener {
@@ -124,7 +195,7 @@ fn openat2(name: CString, how: How) -> Opener {
 }
 
 /// A missing file has no handle: then that of its directory, spoilt.
-fn by_handle(path: &str, how: How) -> Result<Opener, NotHere> {
+fn by_handle(path: &Path, how: How) -> Result<Opener, NotHere> {
     /// `struct file_handle` with room for any.
     #[repr(C)]
     struct Handle {
@@ -132,24 +203,18 @@ fn by_handle(path: &str, how: How) -> Result<Opener, NotHere> {
         kind: i32,
         data: [u8; 128],
     }
-    let exists = Path::new(path).exists();
-    let dir = Path::new(path).parent().unwrap_or(Path::new("/"));
-    let name = c_string(if exists { Path::new(path) } else { dir })?;
+    let exists = path.exists();
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let name = c_string(if exists { path } else { dir })?;
     let mut handle = Box::new(Handle { bytes: 128, kind: 0, data: [0; 128] });
     let mut mount = 0i32;
-    let args = [
-        libc::AT_FDCWD.into(),
-        address(&name),
-        &raw mut *handle as i64,
-        &raw mut mount as i64,
-        0,
-    ];
+    let args = [libc::AT_FDCWD.into(), address(&name), &raw mut *handle as i64, &raw mut mount as i64, 0];
     match call(libc::SYS_name_to_handle_at, args) {
         0 => {}
         error if error == -i64::from(libc::EOPNOTSUPP) => {
-            return Err(NotHere::Unsupported(format!("{path}: its file system has no handles")));
+            return Err(NotHere::Unsupported(format!("{}: its file system has no handles", path.display())));
         }
-        error => return Err(NotHere::Failed(format!("name_to_handle_at {path}: {error}"))),
+        error => return Err(NotHere::Failed(format!("name_to_handle_at {}: {error}", path.display()))),
     }
     if !exists {
         handle.data.fill(0xa5);
@@ -165,7 +230,11 @@ fn open_dir(dir: &Path) -> Result<i32, NotHere> {
     let name = c_string(dir)?;
     let fd = call(libc::SYS_openat, [libc::AT_FDCWD.into(), address(&name), libc::O_DIRECTORY.into(), 0, 0]);
     if fd < 0 {
-        return Err(NotHere::Failed(format!("{}: {}", dir.display(), io::Error::from_raw_os_error(-fd as i32))));
+        return Err(NotHere::Failed(format!(
+            "{}: {}",
+            dir.display(),
+            io::Error::from_raw_os_error(-fd as i32)
+        )));
     }
     Ok(fd as i32)
 }

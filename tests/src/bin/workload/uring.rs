@@ -14,9 +14,15 @@ pub fn opener(route: &str, path: CString, how: How) -> Result<Opener, NotHere> {
         _ => NotHere::Failed(format!("io_uring: {error}")),
     })?;
     if route == "uring-direct" {
-        ring.submitter().register_files_sparse(1).map_err(|e| NotHere::Unsupported(format!("file table: {e}")))?;
+        ring.submitter()
+            .register_files_sparse(1)
+            .map_err(|e| NotHere::Unsupported(format!("file table: {e}")))?;
     }
-    let how = Box::new(types::OpenHow::new().flags(flags as u64).mode(if flags & libc::O_CREAT == 0 { 0 } else { mode.into() }));
+    let how = Box::new(types::OpenHow::new().flags(flags as u64).mode(if flags & libc::O_CREAT == 0 {
+        0
+    } else {
+        mode.into()
+    }));
     let here = types::Fd(libc::AT_FDCWD);
     let at = |path: &CString| opcode::OpenAt::new(here, path.as_ptr()).flags(flags).mode(mode);
     let entry: squeue::Entry = match route {
@@ -31,7 +37,8 @@ pub fn opener(route: &str, path: CString, how: How) -> Result<Opener, NotHere> {
     Ok(Box::new(move || {
         // The request points to both, which the closure owns for as long as it can be called.
         let _keep = (&path, &how);
-        submit(&mut ring, &entry).unwrap_or_else(|error| -i64::from(error.raw_os_error().unwrap_or(libc::EIO)))
+        submit(&mut ring, &entry)
+            .unwrap_or_else(|error| -i64::from(error.raw_os_error().unwrap_or(libc::EIO)))
     }))
 }
 

@@ -1,0 +1,144 @@
+//! Events from the ring buffer, in the order of their time.
+//!
+//! Every event begins with its time (u64, CLOCK_MONOTONIC). CPUs reserve room a little after they read the
+//! clock, so records may overtake each other by the length of a program; what is younger than `HOLD` waits
+//! for the next look. Programs wake us only when the ring fills up (`bpf/lib/ring.bpf.h`).
+
+use std::cell::RefCell;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use libbpf_rs::{MapCore, RingBuffer, RingBufferBuilder};
+
+use crate::clock;
+use crate::maps::u64_at;
+use crate::tick::{Ticker, Wake};
+
+/// An event is shown at most this and `HOLD` after it happened.
+const LOOK: Duration = Duration::from_millis(35);
+/// After a wake-up: let some more events gather, or the loop would run for each of them.
+const PAUSE: Duration = Duration::from_millis(8);
+const HOLD_NS: u64 = 5_000_000;
+/// In one look; a flood must not keep us from the clock and from signals.
+const AT_ONCE: usize = 32768;
+
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    index: Vec<(u64, usize, usize)>,
+}
+
+impl Batch {
+    fn push(&mut self, event: &[u8]) {
+        let at = u64_at(event, 0).unwrap_or(0);
+        self.index.push((at, self.bytes.len(), event.len()));
+        self.bytes.extend_from_slice(event);
+    }
+
+    fn event(&self, start: usize, len: usize) -> &[u8] {
+        self.bytes.get(start..start + len).unwrap_or_default()
+    }
+
+    /// Takes the events up to `until`, in order; keeps the rest.
+    fn take(&mut self, until: u64) -> Batch {
+        self.index.sort_by_key(|(at, ..)| *at);
+        let ripe = self.index.partition_point(|(at, ..)| *at <= until);
+        let mut rest = Batch::default();
+        for (_, start, len) in self.index.split_off(ripe) {
+            rest.push(self.event(start, len));
+        }
+        std::mem::replace(self, rest)
+    }
+}
+
+/// The reading end of a ring buffer.
+pub struct Events<'a> {
+    ring: RingBuffer<'a>,
+    batch: Rc<RefCell<Batch>>,
+    woken: bool,
+}
+
+impl<'a> Events<'a> {
+    /// # Errors
+    /// The map is no ring buffer.
+    pub fn new(map: &'a dyn MapCore) -> Result<Events<'a>> {
+        let batch = Rc::new(RefCell::new(Batch::default()));
+        let into = Rc::clone(&batch);
+        let mut builder = RingBufferBuilder::new();
+        builder.add(map, move |event| {
+            into.borrow_mut().push(event);
+            0
+        })?;
+        Ok(Events { ring: builder.build().context("cannot read the ring buffer")?, batch, woken: false })
+    }
+
+    /// Waits for events, the end of a part, or one of `fds`: that is `Wake::Ready`.
+    ///
+    /// # Errors
+    /// As [`Ticker::wait`].
+    pub fn wait(&mut self, tick: &mut Ticker, fds: &[BorrowedFd<'_>]) -> Result<Wake> {
+        if std::mem::take(&mut self.woken) {
+            return tick.wait(Some(PAUSE), fds);
+        }
+        // SAFETY: the ring buffer, which owns the descriptor, outlives this call.
+        let ring = unsafe { BorrowedFd::borrow_raw(self.ring.epoll_fd()) };
+        let mut all = fds.to_vec();
+        all.push(ring);
+        Ok(match tick.wait(Some(LOOK), &all)? {
+            Wake::Ready(index) if index == fds.len() => {
+                self.woken = true;
+                Wake::Look
+            }
+            other => other,
+        })
+    }
+
+    /// Hands out what has come. `all`: also what is so young that something older may still come.
+    ///
+    /// # Errors
+    /// The ring buffer is broken, or `each` fails.
+    pub fn drain(&mut self, all: bool, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let now = clock::monotonic();
+        loop {
+            let taken = self.ring.consume_raw_n(AT_ONCE);
+            if taken < 0 {
+                bail!("cannot read the ring buffer: {}", std::io::Error::from_raw_os_error(-taken));
+            }
+            let until = if all { u64::MAX } else { now.saturating_sub(HOLD_NS) };
+            let ripe = self.batch.borrow_mut().take(until);
+            for (_, start, len) in &ripe.index {
+                each(ripe.event(*start, *len))?;
+            }
+            // At the end: until it is empty. The programs are detached by then.
+            if !all || taken == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(at: u64, text: &[u8]) -> Vec<u8> {
+        [&at.to_ne_bytes(), text].concat()
+    }
+
+    #[test]
+    fn events_come_in_order_and_young_ones_wait() {
+        let mut batch = Batch::default();
+        for (at, text) in [(30, b"c".as_slice()), (10, b"a"), (20, b"bb")] {
+            batch.push(&event(at, text));
+        }
+        let ripe = batch.take(20);
+        let texts: Vec<&[u8]> =
+            ripe.index.iter().map(|(_, start, len)| &ripe.event(*start, *len)[8..]).collect();
+        assert_eq!(texts, [b"a".as_slice(), b"bb"]);
+        batch.push(&event(25, b"x"));
+        let rest = batch.take(u64::MAX);
+        assert_eq!(rest.index.iter().map(|(at, ..)| *at).collect::<Vec<_>>(), [25, 30]);
+    }
+}

@@ -1,0 +1,108 @@
+//! Where a task runs, and what the kernel's own books say of it.
+
+use std::fs;
+use std::io;
+
+/// The CPUs that this process may use.
+#[must_use]
+pub fn allowed() -> Vec<usize> {
+    // SAFETY: a zeroed set is an empty one.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is as large as said.
+    let done = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
+    assert_eq!(done, 0, "sched_getaffinity: {}", io::Error::last_os_error());
+    // SAFETY: the index is below the size of the set.
+    (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect()
+}
+
+/// The last CPU: interrupts tend to go to the first.
+#[must_use]
+pub fn last() -> usize {
+    *allowed().last().expect("a CPU")
+}
+
+/// Makes the caller stay on one CPU. System calls only.
+pub fn pin(cpu: usize) -> io::Result<()> {
+    // SAFETY: a zeroed set is an empty one, and CPU_SET checks its index.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        set
+    };
+    // SAFETY: the set is as large as said.
+    match unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The kernel's account of a process: all of its threads that are still there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Account {
+    /// Time in the run queue, in microseconds.
+    pub delay: f64,
+    /// How often it got a CPU after waiting for one.
+    pub arrivals: u64,
+    /// Switched out by its own will, and against it.
+    pub voluntary: u64,
+    pub involuntary: u64,
+}
+
+impl Account {
+    /// Of all threads of a process.
+    #[must_use]
+    #[track_caller]
+    pub fn of(pid: u32) -> Account {
+        tids(pid).into_iter().map(|tid| Account::of_thread(pid, tid)).fold(Account::default(), Account::plus)
+    }
+
+    #[must_use]
+    #[track_caller]
+    pub fn of_thread(pid: u32, tid: u32) -> Account {
+        let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/task/{tid}/{name}")).unwrap();
+        let schedstat = file("schedstat");
+        let numbers: Vec<u64> = schedstat.split_whitespace().map(|word| word.parse().unwrap()).collect();
+        let status = file("status");
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        Account {
+            delay: numbers[1] as f64 / 1000.0,
+            arrivals: numbers[2],
+            voluntary: field("voluntary_ctxt_switches"),
+            involuntary: field("nonvoluntary_ctxt_switches"),
+        }
+    }
+
+    #[must_use]
+    pub fn plus(self, other: Account) -> Account {
+        Account {
+            delay: self.delay + other.delay,
+            arrivals: self.arrivals + other.arrivals,
+            voluntary: self.voluntary + other.voluntary,
+            involuntary: self.involuntary + other.involuntary,
+        }
+    }
+
+    #[must_use]
+    pub fn since(self, earlier: Account) -> Account {
+        Account {
+            delay: self.delay - earlier.delay,
+            arrivals: self.arrivals - earlier.arrivals,
+            voluntary: self.voluntary - earlier.voluntary,
+            involuntary: self.involuntary - earlier.involuntary,
+        }
+    }
+}
+
+/// The threads of a process, the first one first.
+#[must_use]
+#[track_caller]
+pub fn tids(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut tids: Vec<u32> =
+        entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+    tids.sort_by_key(|tid| (*tid != pid, *tid));
+    tids
+}

@@ -1,0 +1,105 @@
+//! A process that has ended, and what it printed.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+
+use crate::record::{End, Histogram, Record};
+
+#[derive(Debug)]
+pub struct Ended {
+    pub tool: String,
+    /// The command line, for failed assertions.
+    pub line: String,
+    pub pid: u32,
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+impl Ended {
+    #[must_use]
+    pub fn out(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    #[must_use]
+    pub fn err(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    #[must_use]
+    pub fn err_lines(&self) -> Vec<String> {
+        self.err().lines().map(str::to_owned).collect()
+    }
+
+    /// What a person needs who looks at a failed test.
+    #[must_use]
+    pub fn story(&self) -> String {
+        let cut = |text: String| {
+            if text.len() > 3000 { text.chars().take(3000).collect::<String>() + "…" } else { text }
+        };
+        format!("{}\n{}\nstdout: {}\nstderr: {}", self.line, self.status, cut(self.out()), cut(self.err()))
+    }
+
+    /// It ended by itself with this exit code.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Ended {
+        assert_eq!(self.status.code(), Some(code), "{}", self.story());
+        self
+    }
+
+    /// Nothing at all on stderr.
+    #[track_caller]
+    pub fn silent(self) -> Ended {
+        assert!(self.stderr.is_empty(), "stderr should be empty\n{}", self.story());
+        self
+    }
+
+    #[must_use]
+    pub fn signal(&self) -> Option<i32> {
+        self.status.signal()
+    }
+
+    /// An error as the project writes it: this exit code, nothing on stdout, and one line on stderr that
+    /// has each of these words.
+    #[track_caller]
+    pub fn expect_error(self, code: i32, words: &[&str]) -> Ended {
+        let ended = self.expect(code);
+        assert!(ended.stdout.is_empty(), "an error prints nothing on stdout\n{}", ended.story());
+        assert_eq!(ended.err_lines().len(), 1, "an error is one line\n{}", ended.story());
+        for word in words {
+            assert!(ended.err().contains(word), "the error should name {word:?}\n{}", ended.story());
+        }
+        ended
+    }
+
+    /// All lines of `--json`, of which the last is the end record and no other.
+    #[must_use]
+    #[track_caller]
+    pub fn records(&self) -> Vec<Record> {
+        let text = std::str::from_utf8(&self.stdout).expect("JSON is UTF-8");
+        let records: Vec<Record> = text.lines().map(|line| Record::parse(line, &self.tool)).collect();
+        let ends: Vec<usize> = (0..records.len()).filter(|i| records[*i].str("type") == "end").collect();
+        assert_eq!(ends, [records.len().wrapping_sub(1)], "one end record, the last\n{}", self.story());
+        records
+    }
+
+    #[must_use]
+    #[track_caller]
+    pub fn rows(&self) -> Vec<Record> {
+        self.records().into_iter().filter(|record| record.str("type") == "row").collect()
+    }
+
+    #[must_use]
+    #[track_caller]
+    pub fn histograms(&self) -> Vec<Histogram> {
+        let records = self.records();
+        records.iter().filter(|record| record.str("type") == "histogram").map(Histogram::from).collect()
+    }
+
+    #[must_use]
+    #[track_caller]
+    pub fn end(&self) -> End {
+        End(self.records().pop().expect("an end record"))
+    }
+}

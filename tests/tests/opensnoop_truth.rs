@@ -1,0 +1,215 @@
+//! opensnoop: each open once, by whatever way it is made, with its result.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic here is a failed test")]
+
+mod root {
+    use tracebelt_tests::{Record, TempDir, Tool, Work, env, skip, trace, trace_all};
+
+    /// The descriptor, if there is one.
+    fn fd(row: &Record) -> Option<i64> {
+        row.get("fd").as_i64().filter(|fd| *fd >= 0)
+    }
+
+    /// `count` opens of a file that is there, and as many plus 2 of one that is not.
+    #[track_caller]
+    fn check(route: &str, count: u64) -> Result<(), String> {
+        let dir = TempDir::new();
+        let there = dir.plain("there");
+        let missing = dir.join(if route.ends_with("creat") { "nowhere/none" } else { "none" });
+        let nameless = route == "by-handle";
+
+        let traced = trace("opensnoop", &["--json"], Work::opens(route, count, &there))?;
+        assert_eq!(traced.said, [format!("opened {count} failed 0")]);
+        let rows = traced.rows();
+        assert_eq!(rows.len() as u64, count, "{}", traced.ended.story());
+        for row in &rows {
+            let name = if route.ends_with("dirfd") { "there" } else { &there };
+            assert_eq!((row.str("path"), row.int("err"), row.str("comm")), (name, 0, "workload"));
+            assert_eq!(fd(row).is_some(), route != "uring-direct", "{}", row.line());
+            assert_eq!((row.int("tid"), row.int("uid")), (traced.pid.into(), 0), "{}", row.line());
+        }
+        let end = traced.ended.end();
+        assert_eq!((end.events(), end.losses()), (count, vec![]), "{}", end.0.line());
+
+        let traced = trace("opensnoop", &["--json"], Work::opens(route, count + 2, &missing))?;
+        assert_eq!(traced.said, [format!("opened 0 failed {}", count + 2)]);
+        let rows = traced.rows();
+        assert_eq!(rows.len() as u64, count + 2, "{}", traced.ended.story());
+        let wanted = if nameless { libc::ESTALE } else { libc::ENOENT };
+        for row in &rows {
+            assert_eq!((row.int("err"), fd(row)), (wanted.into(), None), "{}", row.line());
+            let name = if route.ends_with("dirfd") { "none" } else { &missing };
+            assert!(row.str("path") == name || nameless && !row.str("path").is_empty(), "{}", row.line());
+        }
+        Ok(())
+    }
+
+    macro_rules! routes {
+        ($($name:ident: $route:literal, $count:literal;)*) => {$(
+            #[test]
+            fn $name() {
+                if let Err(why) = check($route, $count) {
+                    skip!("{why}");
+                }
+            }
+        )*};
+    }
+
+    routes! {
+        by_open: "open", 23;
+        by_creat: "creat", 29;
+        by_openat: "openat", 31;
+        by_openat_with_a_dirfd: "openat-dirfd", 37;
+        by_openat2: "openat2", 41;
+        by_open_by_handle_at: "by-handle", 43;
+        by_io_uring_openat: "uring-openat", 47;
+        by_io_uring_openat2: "uring-openat2", 53;
+        by_io_uring_in_a_worker: "uring-async", 59;
+        by_io_uring_without_a_descriptor: "uring-direct", 61;
+        by_32_bit_open: "compat-open", 67;
+        by_32_bit_creat: "compat-creat", 71;
+        by_32_bit_openat: "compat-openat", 73;
+        by_32_bit_openat2: "compat-openat2", 79;
+    }
+
+    #[test]
+    fn each_failure_has_its_errno() {
+        let dir = TempDir::new();
+        let file = dir.plain("file");
+        let path = |name: &str| format!("{file}{name}");
+        let directory = dir.dir("directory");
+        for (path, flags, errno) in [
+            (path("/below"), 0, libc::ENOTDIR),
+            (path(""), libc::O_CREAT | libc::O_EXCL, libc::EEXIST),
+            (path(""), libc::O_DIRECTORY, libc::ENOTDIR),
+            (directory, libc::O_WRONLY, libc::EISDIR),
+            (String::new(), 0, libc::ENOENT),
+        ] {
+            let work = Work::opens("openat", 13, &path).args(["--flags", &format!("{flags:o}")]);
+            let traced = trace("opensnoop", &["--json"], work).unwrap();
+            let rows = traced.rows();
+            assert_eq!(rows.len(), 13, "{path}");
+            assert!(rows.iter().all(|row| row.int("err") == i64::from(errno)), "{path}: {}", rows[0].line());
+        }
+        let file = dir.plain("secret");
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let work = Work::opens("openat", 17, &file).option("--uid", "65534");
+        let rows = trace("opensnoop", &["--json"], work).unwrap().rows();
+        assert_eq!(rows.len(), 17);
+        assert!(rows.iter().all(|row| (row.int("err"), row.int("uid")) == (libc::EACCES.into(), 65534)));
+    }
+
+    /// As fast as one process can: nothing is lost in silence, and where the reader keeps up nothing at all.
+    #[test]
+    fn a_burst_is_accounted_for_to_the_last_open() {
+        const OPENS: u64 = 200_003;
+        let dir = TempDir::new();
+        let traced = trace("opensnoop", &["--json"], Work::opens("openat", OPENS, dir.plain("f"))).unwrap();
+        assert_eq!(traced.said, [format!("opened {OPENS} failed 0")]);
+        let (seen, lost) = (traced.ended.rows().len() as u64, traced.ended.end().lost("ring"));
+        eprintln!("burst: {seen} seen, {lost} lost");
+        assert_eq!(seen + lost, OPENS);
+        assert_eq!(traced.ended.end().events(), seen);
+        assert!(lost == 0 || env::is_tcg(), "the reader does not keep up: {lost} lost");
+    }
+
+    /// Nobody reads, so the ring has to overflow.
+    #[test]
+    fn what_did_not_fit_is_counted_and_said() {
+        const OPENS: u64 = 20_011;
+        let dir = TempDir::new();
+        for (more, code) in [(&[][..], 0), (&["--strict"], 5)] {
+            let work = Work::opens("openat", OPENS, dir.plain("f")).start().unwrap();
+            let pid = work.pid().to_string();
+            let tool = Tool::new("opensnoop").args(["--json", "-b", "8", "-p", &pid]).args(more).start();
+            tool.freeze();
+            assert_eq!(work.run().unwrap(), [format!("opened {OPENS} failed 0")]);
+            tool.thaw();
+            let ended = tool.stop().expect(code);
+            let (seen, lost) = (ended.rows().len() as u64, ended.end().lost("ring"));
+            assert!(seen > 0 && lost > OPENS / 2, "{seen} seen, {lost} lost");
+            assert_eq!(seen + lost, OPENS);
+            assert_eq!(ended.err_lines().len(), 1, "{}", ended.err());
+            assert!(ended.err().contains(&lost.to_string()), "{}", ended.err());
+        }
+        let work = Work::opens("openat", 1009, dir.plain("f"));
+        drop(trace("opensnoop", &["--json", "--strict"], work).unwrap().ended.silent());
+    }
+
+    #[test]
+    fn a_larger_ring_holds_more() {
+        let dir = TempDir::new();
+        let seen = ["8", "64"].map(|pages| {
+            let work = Work::opens("openat", 20_011, dir.plain("f")).start().unwrap();
+            let pid = work.pid().to_string();
+            let tool = Tool::new("opensnoop").args(["--json", "-b", pages, "-p", &pid]).start();
+            tool.freeze();
+            drop(work.run().unwrap());
+            tool.thaw();
+            tool.stop().expect(0).rows().len()
+        });
+        assert!(seen[1] > 4 * seen[0], "8 pages hold {}, 64 hold {}", seen[0], seen[1]);
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_read_is_a_question_mark_and_counted() {
+        let traced = trace("opensnoop", &["--json"], Work::opens("bad-pointer", 83, "unused")).unwrap();
+        let rows = traced.rows();
+        assert_eq!(rows.len(), 83);
+        let bad = |row: &Record| row.str("path") == "?" && row.int("err") == i64::from(libc::EFAULT);
+        assert!(rows.iter().all(bad), "{}", rows[0].line());
+        assert_eq!(traced.ended.end().lost("unreadable"), 83);
+        assert!(traced.ended.err().contains("83"), "it is said: {}", traced.ended.err());
+        let text = trace("opensnoop", &[], Work::opens("bad-pointer", 3, "unused")).unwrap().ended.out();
+        assert_eq!(text.lines().filter(|line| line.ends_with(" 14 ?")).count(), 3, "{text}");
+    }
+
+    /// Four threads on all CPUs: rows come in the order of the opens, whichever CPU they came from.
+    #[test]
+    fn rows_are_in_the_order_of_time() {
+        let dir = TempDir::new();
+        let work = Work::opens("openat", 2003, dir.plain("f")).args(["--threads", "4"]);
+        let rows = trace("opensnoop", &["--json"], work).unwrap().rows();
+        assert_eq!(rows.len(), 4 * 2003);
+        let times: Vec<u64> = rows.iter().map(Record::micros_of_day).collect();
+        assert!(times.is_sorted() || times.windows(2).any(|two| two[0] > two[1] + 80_000_000_000));
+        let mut last = std::collections::HashMap::new();
+        let threads: std::collections::HashSet<i64> = rows.iter().map(|row| row.int("tid")).collect();
+        assert_eq!(threads.len(), 4);
+        rows.iter().for_each(|row| *last.entry(row.int("tid")).or_insert(0) += 1);
+        assert!(last.values().all(|n| *n == 2003), "{last:?}");
+    }
+
+    /// The time is the open's, not that of the printing.
+    #[test]
+    fn the_time_is_the_events() {
+        let dir = TempDir::new();
+        let work = Work::opens("openat", 3, dir.plain("f")).start().unwrap();
+        let tool = Tool::new("opensnoop").args(["--json", "-p", &work.pid().to_string()]).start();
+        tool.freeze();
+        let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
+        let before = now();
+        drop(work.run().unwrap());
+        let after = now();
+        std::thread::sleep(std::time::Duration::from_millis(300)); // what a late printing would show
+        tool.thaw();
+        let day = 86_400_000_000;
+        for row in tool.stop().expect(0).rows() {
+            let at = u128::from(row.micros_of_day());
+            let since = (at + day - before % day) % day;
+            assert!(since <= after - before + 20_000, "{since} us after the start, of {}", after - before);
+        }
+    }
+
+    #[test]
+    fn two_at_once_are_kept_apart() {
+        let dir = TempDir::new();
+        let work = [(101, "a"), (211, "b")].map(|(n, name)| Work::opens("openat", n, dir.plain(name)));
+        let (pids, ended) = trace_all("opensnoop", &["--json"], work).unwrap();
+        let rows = ended.rows();
+        for (pid, n, name) in [(pids[0], 101, "a"), (pids[1], 211, "b")] {
+            let own = rows.iter().filter(|row| row.pid() == Some(pid.into()));
+            let own: Vec<_> = own.filter(|row| row.str("path") == dir.join(name)).collect();
+            assert_eq!(own.len(), n);
+        }
+    }
+}
