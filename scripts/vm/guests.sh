@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Starting guests, two at a time, and what becomes of them. Sourced by vm-test.
+# Starting guests, two at a time, and what becomes of them. Sourced by vm-test, which sets:
+# shellcheck disable=SC2154 # root, here, out, work, set, bin, binaries; kernels by kernels.sh
 
 # Ends with 77 where no guest can run.
 can_run_guests() {
@@ -24,12 +25,17 @@ can_run_guests() {
     fi
 }
 
+# What vm/guest is to do.
+plan() {
+    if [[ $2 != main ]]; then echo "$2"; elif [[ $set == quick ]]; then echo quick; else echo whole; fi
+}
+
 # guest LABEL RELEASE LEG SMP KERNEL-ARGUMENTS: one guest. What it said goes to $out/LABEL.LEG.*.
 guest() {
     local label=$1 release=$2 leg=$3 start=$SECONDS try code dir word
     for try in 1 2; do
         dir=$(mktemp -d "$work/guest.XXXXXX")
-        printf '%s\n' "TRACEBELT_BIN='$bin' exec busybox sh '$here/guest' '$root' $leg ${pairs[*]}" >"$dir/command"
+        printf '%s\n' "TRACEBELT_BIN='$bin' exec busybox sh '$here/guest' '$root' $(plan "$label" "$leg") ${binaries[*]}" >"$dir/command"
         code=0
         as_root "$here/boot" -t 1500 -s "$4" -a "$5" "$kernels/$release" "$dir" &
         # Waited for, not called: bash lets no signal through to the end of a command.

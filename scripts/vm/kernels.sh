@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154 # here, set by vm-test
 # Debian's kernels: which the mirror serves, and the newest of each series in the cache. Sourced by vm-test.
 #
 # A kernel is asked for by a label: a series (6.1), a series and a flavour (6.1-rt, 6.1-generic), `newest`,
@@ -69,9 +70,10 @@ kernels_releases() {
 # kernels_series: every series that the index has whole in the cloud flavour, oldest first.
 kernels_series() {
     local series
-    for series in $(sed -nE 's/^linux-image-([0-9]+\.[0-9]+)\.[0-9].*-cloud-amd64$/\1/p' "$cache/names" | sort -uV); do
-        [[ ! $(kernels_releases "$series") ]] || echo "$series"
-    done
+    sed -nE 's/^linux-image-([0-9]+\.[0-9]+)\.[0-9].*-cloud-amd64$/\1/p' "$cache/names" | sort -uV |
+        while read -r series; do
+            [[ ! $(kernels_releases "$series") ]] || echo "$series"
+        done
 }
 
 # Up to 6.18 one package holds a kernel; since 6.19 linux-image-* is empty and three others hold it.
