@@ -25,9 +25,14 @@ can_run_guests() {
     fi
 }
 
-# What vm/guest is to do.
+# plan LABEL LEG: what vm/guest is to do there.
 plan() {
-    if [[ $2 != main ]]; then echo "$2"; elif [[ $set == quick ]]; then echo quick; else echo whole; fi
+    case $2:$set:$1 in
+    one-cpu:*) echo one-cpu ;;
+    main:quick:newest) echo short ;;
+    main:quick:*) echo core ;;
+    *) echo whole ;;
+    esac
 }
 
 # guest LABEL RELEASE LEG SMP KERNEL-ARGUMENTS: one guest. What it said goes to $out/LABEL.LEG.*.
