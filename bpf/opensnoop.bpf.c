@@ -146,7 +146,7 @@ static __always_inline int on_enter(bool direct, struct pt_regs *regs)
 	enum route native = native_route(nr), compat = compat_route(nr);
 	struct task_struct *task;
 
-	if (native == ROUTE_NONE && compat == ROUTE_NONE)
+	if ((native == ROUTE_NONE && compat == ROUTE_NONE) || !running)
 		return 0;
 	task = current_task(direct);
 	if ((syscall_compat(direct, regs, task) ? compat : native) == ROUTE_NONE)
@@ -163,10 +163,11 @@ static __always_inline int on_exit(bool direct, struct pt_regs *regs, s32 ret)
 	struct open_args args = {};
 	struct task_struct *task;
 	struct open_event *event;
+	struct open_head *head;
 	u64 started = 0;
 	bool is_compat;
 
-	if (native == ROUTE_NONE && compat == ROUTE_NONE)
+	if ((native == ROUTE_NONE && compat == ROUTE_NONE) || !running)
 		return 0;
 	task = current_task(direct);
 	is_compat = syscall_compat(direct, regs, task);
@@ -181,27 +182,27 @@ static __always_inline int on_exit(bool direct, struct pt_regs *regs, s32 ret)
 	if (!flags_wanted(args.flags))
 		return 0;
 
-	event = new_event(direct, task, SCRATCH_SYSCALL, route, &args);
+	event = new_event(direct, task, SCRATCH_EXIT, route, &args);
 	if (!event)
 		return 0;
-	event->ret = ret;
+	head = &event->head;
+	head->ret = ret;
 	if (cfg.latency) {
 		if (started) {
-			event->latency_ns = event->at - started;
+			head->latency_ns = head->at - started;
 		} else {
 			count_loss(BEGAN_BEFORE);
-			event->bits |= OPEN_NO_START;
+			head->bits |= OPEN_NO_START;
 		}
-		if (event->latency_ns < cfg.slower_ns)
+		if (head->latency_ns < cfg.slower_ns)
 			return 0;
 	}
-	if (route == ROUTE_HANDLE) {
-		event->bits |= OPEN_NAMELESS;
-	} else {
-		set_name(event, bpf_probe_read_user_str(event->text, PATH_MAX, args.name));
-		if (ret == -ENAMETOOLONG && event->name_size == PATH_MAX)
-			event->bits |= OPEN_NAME_CUT;
-	}
+	if (route == ROUTE_HANDLE)
+		head->bits |= OPEN_NAMELESS;
+	else
+		set_name(event, bpf_probe_read_user_str(event->text, NAME_ROOM, args.name));
+	if (is_compat)
+		head->bits |= OPEN_COMPAT;
 	if (cfg.full || route == ROUTE_HANDLE)
 		add_path(direct, event, task);
 	send_event(event);

@@ -49,6 +49,7 @@ enum {
 
 enum {
 	BPF_F_NO_PREALLOC = 1,
+	BPF_F_MMAPABLE = 1024,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 };
 
@@ -226,6 +227,7 @@ struct task_struct {
 	struct thread_info thread_info;
 	struct sched_info sched_info;
 	int on_cpu;
+	int on_rq;
 	pid_t pid;
 	pid_t tgid;
 	struct task_struct *real_parent;
@@ -235,6 +237,10 @@ struct task_struct {
 	struct fs_struct *fs;
 	struct files_struct *files;
 	char comm[16];
+};
+
+struct bpf_iter__task {
+	struct task_struct *task;
 };
 
 #pragma clang attribute pop

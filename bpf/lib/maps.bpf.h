@@ -10,7 +10,13 @@
  * one that sees its start. So they all do nothing until user space has attached the last one and sets
  * this, and again after it has read the clock at the end (common/src/object.rs). In a section of its own:
  * user space writes it whole. */
-u32 running SEC(".data.run");
+u32 running SEC(".data.run"); /* enum run */
+
+enum run {
+	RUN_ENDED,
+	RUN_ON,
+	RUN_BEGINS, /* what was there before is being looked at */
+};
 
 /* What was missed, per CPU and per reason. A tool counts every way to lose or drop an event here and
  * common/src/coverage.rs reads it by the same names. */
@@ -20,6 +26,7 @@ enum loss {
 	LOST_UNMATCHED, /* an end without its start, or a start without its end */
 	LOST_UNREADABLE, /* user memory that could not be read */
 	LOST_TRUNCATED, /* a path or stack longer than its buffer */
+	RECOVERED, /* an end that was not seen, its time taken from the kernel's account */
 	BEGAN_BEFORE, /* began before the tracer was attached: outside the run, no loss */
 	LOSSES,
 };

@@ -36,6 +36,8 @@ const volatile struct {
 #define RESOLVE_IN_ROOT 0x10
 #define ENAMETOOLONG 36
 #define PATH_MAX 4096
+/* One more than any name may have, with its NUL: what fills it was longer still. */
+#define NAME_ROOM (PATH_MAX + 1)
 
 enum route {
 	ROUTE_NONE,
@@ -58,10 +60,10 @@ enum open_bits {
 	OPEN_UNLINKED = 128, /* what the walk is the path of has been unlinked */
 	OPEN_DIRECT = 256, /* io_uring put it into its own table: there is no descriptor */
 	OPEN_NO_START = 512, /* began before the tracer: the latency is not known */
+	OPEN_COMPAT = 1024, /* a 32-bit call */
 };
 
-/* Sent up to the last byte in use of `text`: the name with its NUL, then the parts of the walk. */
-struct open_event {
+struct open_head {
 	u64 at; /* CLOCK_MONOTONIC, when the call returned */
 	u64 latency_ns;
 	u64 flags;
@@ -79,12 +81,18 @@ struct open_event {
 	u8 route; /* enum route */
 	u8 resolve; /* of openat2 */
 	char comm[16];
-	char text[PATH_MAX + PATH_BYTES + PATH_PART];
 };
 
-#define OPEN_HEADER __builtin_offsetof(struct open_event, text)
+/* Sent up to the last byte in use of `text`: the name with its NUL, then the parts of the walk. */
+struct open_event {
+	struct open_head head;
+	char text[NAME_ROOM + PATH_BYTES + PATH_PART];
+};
 
-struct open_event *_event __attribute__((unused));
+/* For user space: the names of the bits. */
+enum open_bits *_bits __attribute__((unused));
+enum route *_route __attribute__((unused));
+struct open_head *_head __attribute__((unused));
 
 /* What was asked for. */
 struct open_args {
@@ -95,11 +103,13 @@ struct open_args {
 	u8 resolve;
 };
 
-/* Events are put together here: one for system calls and one for io_uring, should one interrupt the
- * other where tracepoints can be preempted. */
+/* Events are put together here. One for each kind of program: where tracepoints can be preempted, another
+ * one may run on the same CPU in between; the same one may not (the kernel counts it as skipped). */
 enum scratch {
-	SCRATCH_SYSCALL,
-	SCRATCH_URING,
+	SCRATCH_EXIT,
+	SCRATCH_SUBMIT,
+	SCRATCH_REFUSED,
+	SCRATCH_COMPLETE,
 	SCRATCHES,
 };
 
@@ -137,37 +147,41 @@ static __always_inline struct open_event *new_event(bool direct, struct task_str
 {
 	u32 key = which;
 	struct open_event *event = bpf_map_lookup_elem(&scratch, &key);
+	struct open_head *head;
 
 	if (!event)
 		return NULL;
-	event->at = bpf_ktime_get_ns();
-	event->latency_ns = 0;
-	event->flags = args->flags;
-	event->ino = 0;
-	event->tgid = GET(direct, task, tgid);
-	event->tid = GET(direct, task, pid);
-	event->ppid = parent_tgid(direct, task);
-	event->uid = bpf_get_current_uid_gid();
-	event->ret = 0;
-	event->dfd = args->dfd;
-	event->mode = args->mode;
-	event->bits = 0;
-	event->name_size = 0;
-	event->walk_size = 0;
-	event->route = route;
-	event->resolve = args->resolve;
-	bpf_get_current_comm(&event->comm, sizeof(event->comm));
+	head = &event->head;
+	head->at = bpf_ktime_get_ns();
+	head->latency_ns = 0;
+	head->flags = args->flags;
+	head->ino = 0;
+	head->tgid = GET(direct, task, tgid);
+	head->tid = GET(direct, task, pid);
+	head->ppid = parent_tgid(direct, task);
+	head->uid = bpf_get_current_uid_gid();
+	head->ret = 0;
+	head->dfd = args->dfd;
+	head->mode = args->mode;
+	head->bits = 0;
+	head->name_size = 0;
+	head->walk_size = 0;
+	head->route = route;
+	head->resolve = args->resolve;
+	bpf_get_current_comm(&head->comm, sizeof(head->comm));
 	return event;
 }
 
-/* size: what the helper that read the name has returned. */
+/* size: what the helper that read the name, up to NAME_ROOM bytes of it, has returned. */
 static __always_inline void set_name(struct open_event *event, long size)
 {
-	if (size > 0 && size <= PATH_MAX) {
-		event->name_size = size;
+	if (size > 0 && size <= NAME_ROOM) {
+		event->head.name_size = size;
+		if (size == NAME_ROOM)
+			event->head.bits |= OPEN_NAME_CUT;
 		return;
 	}
-	event->bits |= OPEN_UNREADABLE;
+	event->head.bits |= OPEN_UNREADABLE;
 	count_loss(LOST_UNREADABLE);
 }
 
@@ -175,53 +189,55 @@ static __always_inline void set_name(struct open_event *event, long size)
 static __always_inline bool find_path(struct open_event *event, struct task_struct *task,
 				      struct path_walk *walk)
 {
+	struct open_head *head = &event->head;
 	bool found;
 
-	if (event->ret >= 0 && !(event->bits & OPEN_DIRECT) && path_of_fd(walk, task, event->ret)) {
-		event->bits |= OPEN_FILE;
+	if (head->ret >= 0 && !(head->bits & OPEN_DIRECT) && path_of_fd(walk, task, head->ret)) {
+		head->bits |= OPEN_FILE;
 		return true;
 	}
-	if (!event->name_size)
+	if (!head->name_size)
 		return false;
-	if (event->text[0] == '/' && !(event->resolve & RESOLVE_IN_ROOT))
+	if (event->text[0] == '/' && !(head->resolve & RESOLVE_IN_ROOT))
 		found = path_of_root(walk, task);
-	else if (event->dfd == AT_FDCWD)
+	else if (head->dfd == AT_FDCWD)
 		found = path_of_cwd(walk, task);
 	else
-		found = path_of_fd(walk, task, event->dfd);
+		found = path_of_fd(walk, task, head->dfd);
 	if (found)
-		event->bits |= OPEN_BASE;
+		head->bits |= OPEN_BASE;
 	return found;
 }
 
 static __always_inline void add_path(bool direct, struct open_event *event, struct task_struct *task)
 {
-	struct path_walk walk = { .used = &event->walk_size };
-	u32 at = event->name_size;
+	struct path_walk walk = { .used = &event->head.walk_size };
+	struct open_head *head = &event->head;
+	u32 at = head->name_size;
 
 	barrier_var(at);
-	if (at > PATH_MAX || !find_path(event, task, &walk))
+	if (at > NAME_ROOM || !find_path(event, task, &walk))
 		return;
 	walk.buf = event->text + at;
 	path_walk(direct, &walk);
 	if (walk.end == PATH_CUT) {
-		event->bits |= OPEN_CUT;
+		head->bits |= OPEN_CUT;
 		count_loss(LOST_TRUNCATED);
 	} else if (walk.end == PATH_PSEUDO) {
-		event->bits |= OPEN_PSEUDO;
-		event->ino = walk.ino;
+		head->bits |= OPEN_PSEUDO;
+		head->ino = walk.ino;
 	}
 	if (walk.unlinked)
-		event->bits |= OPEN_UNLINKED;
+		head->bits |= OPEN_UNLINKED;
 }
 
 static __always_inline void send_event(struct open_event *event)
 {
-	u64 size = event->name_size + event->walk_size;
+	u64 size = event->head.name_size + event->head.walk_size;
 
 	barrier_var(size);
 	if (size <= sizeof(event->text))
-		ring_send(event, OPEN_HEADER + size, cfg.wake_bytes);
+		ring_send(event, sizeof(event->head) + size, cfg.wake_bytes);
 }
 
 #endif

@@ -17,7 +17,7 @@
 #define IORING_OP_OPENAT 18
 #define IORING_OP_OPENAT2 28
 
-#define IN_FLIGHT_SIZE (OPEN_HEADER + PATH_MAX)
+#define IN_FLIGHT_SIZE (sizeof(struct open_head) + NAME_ROOM)
 
 /* Requests in flight, by struct io_kiocb. The front part of an event, with the name. Memory is taken
  * only for those that are in flight. */
@@ -34,9 +34,9 @@ static __always_inline bool is_open(u8 opcode)
 	return opcode == IORING_OP_OPENAT || opcode == IORING_OP_OPENAT2;
 }
 
-/* `user`: the name is still in the memory of the process. */
-static __always_inline int begin_uring(bool direct, struct io_kiocb *req, const struct open_args *args,
-				       bool user, bool own_table)
+/* SCRATCH_REFUSED: the name is still in the memory of the process. */
+static __always_inline int begin_uring(bool direct, enum scratch which, struct io_kiocb *req,
+				       const struct open_args *args, bool own_table)
 {
 	struct task_struct *task = current_task(direct);
 	u64 key = (u64)req;
@@ -44,15 +44,15 @@ static __always_inline int begin_uring(bool direct, struct io_kiocb *req, const 
 
 	if (!flags_wanted(args->flags) || !caller_wanted(direct, task))
 		return 0;
-	event = new_event(direct, task, SCRATCH_URING, ROUTE_URING, args);
+	event = new_event(direct, task, which, ROUTE_URING, args);
 	if (!event)
 		return 0;
 	if (own_table)
-		event->bits |= OPEN_DIRECT;
-	if (user)
-		set_name(event, bpf_probe_read_user_str(event->text, PATH_MAX, args->name));
+		event->head.bits |= OPEN_DIRECT;
+	if (which == SCRATCH_REFUSED)
+		set_name(event, bpf_probe_read_user_str(event->text, NAME_ROOM, args->name));
 	else
-		set_name(event, bpf_probe_read_kernel_str(event->text, PATH_MAX, args->name));
+		set_name(event, bpf_probe_read_kernel_str(event->text, NAME_ROOM, args->name));
 	/* An entry that is still there is of a request that never completed. */
 	if (bpf_map_lookup_elem(&in_flight, &key))
 		count_loss(LOST_UNMATCHED);
@@ -67,7 +67,7 @@ static __always_inline int on_submit(bool direct, struct io_kiocb *req)
 	struct io_open *open = (void *)req;
 	struct open_args args = {};
 
-	if (!is_open(GET(direct, req, opcode)))
+	if (!is_open(GET(direct, req, opcode)) || !running)
 		return 0;
 	args.name = BPF_CORE_READ(io_open_filename(open), name);
 	/* The kernel has put O_LARGEFILE in, as it does for every 64-bit open. */
@@ -75,7 +75,7 @@ static __always_inline int on_submit(bool direct, struct io_kiocb *req)
 	args.mode = BPF_CORE_READ(open, how.mode);
 	args.resolve = BPF_CORE_READ(open, how.resolve);
 	args.dfd = BPF_CORE_READ(open, dfd);
-	return begin_uring(direct, req, &args, false, BPF_CORE_READ(open, file_slot) != 0);
+	return begin_uring(direct, SCRATCH_SUBMIT, req, &args, BPF_CORE_READ(open, file_slot) != 0);
 }
 
 /* Refused before it was submitted, over its arguments: it completes all the same. */
@@ -84,7 +84,7 @@ static __always_inline int on_refused(bool direct, const struct io_uring_sqe *sq
 	u8 opcode = GET(direct, req, opcode);
 	struct open_args args = {};
 
-	if (!is_open(opcode))
+	if (!is_open(opcode) || !running)
 		return 0;
 	args.name = (void *)BPF_CORE_READ(sqe, addr);
 	args.dfd = BPF_CORE_READ(sqe, fd);
@@ -94,43 +94,43 @@ static __always_inline int on_refused(bool direct, const struct io_uring_sqe *sq
 		args.flags = BPF_CORE_READ(sqe, open_flags);
 		args.mode = BPF_CORE_READ(sqe, len);
 	}
-	return begin_uring(direct, req, &args, true, false);
+	return begin_uring(direct, SCRATCH_REFUSED, req, &args, false);
 }
 
 /* `req` is a bare number to the verifier: the tracepoint declares it void *. */
 static __always_inline int on_complete(bool direct, struct io_kiocb *req)
 {
-	struct task_struct *task;
 	struct open_event *began, *event;
-	u32 which = SCRATCH_URING, size;
+	u32 which = SCRATCH_COMPLETE, size;
+	struct task_struct *task;
+	struct open_head *head;
 	u64 key = (u64)req;
 
-	if (!is_open(BPF_CORE_READ(req, opcode)))
+	if (!is_open(BPF_CORE_READ(req, opcode)) || !running)
 		return 0;
 	began = bpf_map_lookup_elem(&in_flight, &key);
 	event = bpf_map_lookup_elem(&scratch, &which);
 	if (!began || !event)
 		return 0;
-	size = began->name_size;
+	size = began->head.name_size;
 	barrier_var(size);
-	if (size <= PATH_MAX)
-		bpf_probe_read_kernel(event, OPEN_HEADER + size, began);
+	if (size <= NAME_ROOM)
+		bpf_probe_read_kernel(event, sizeof(*head) + size, began);
 	bpf_map_delete_elem(&in_flight, &key);
 
-	event->ret = BPF_CORE_READ(req, cqe.res);
-	if (cfg.failed && event->ret >= 0)
+	head = &event->head;
+	head->ret = BPF_CORE_READ(req, cqe.res);
+	if (cfg.failed && head->ret >= 0)
 		return 0;
-	event->latency_ns = bpf_ktime_get_ns() - event->at;
-	event->at += event->latency_ns;
-	if (event->latency_ns < cfg.slower_ns)
+	head->latency_ns = bpf_ktime_get_ns() - head->at;
+	head->at += head->latency_ns;
+	if (head->latency_ns < cfg.slower_ns)
 		return 0;
-	if (event->ret == -ENAMETOOLONG && event->name_size == PATH_MAX)
-		event->bits |= OPEN_NAME_CUT;
 	if (cfg.full) {
 		/* Every thread that completes requests shares the files of the process, unless it is
 		 * another process that reaps them. */
 		task = current_task(direct);
-		if ((u32)GET(direct, task, tgid) == event->tgid)
+		if ((u32)GET(direct, task, tgid) == head->tgid)
 			add_path(direct, event, task);
 	}
 	send_event(event);

@@ -15,11 +15,14 @@ struct {
 	__uint(max_entries, 2 << 20);
 } ring SEC(".maps");
 
+/* kernel/bpf/ringbuf.c: a header stands before each record, and its end is rounded up. */
+#define RING_HEADER 8
+
 /* wake_bytes: a power of two. */
 static __always_inline void ring_send(void *data, u64 size, u64 wake_bytes)
 {
 	u64 before = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
-	u64 after = before + size;
+	u64 after = before + ((RING_HEADER + size + 7) & ~7ULL);
 	u64 flags = (before ^ after) >= wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 
 	if (bpf_ringbuf_output(&ring, data, size, flags))

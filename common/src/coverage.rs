@@ -30,6 +30,11 @@ const COUNTERS: &[Counter] = &[
     Counter { key: "unmatched", words: "unmatched", weight: Weight::Lost },
     Counter { key: "unreadable", words: "with an unreadable name", weight: Weight::Partial },
     Counter { key: "truncated", words: "with a truncated path", weight: Weight::Partial },
+    Counter {
+        key: "recovered",
+        words: "with the kernel's account of their length (end not seen)",
+        weight: Weight::Partial,
+    },
     Counter { key: "began_before", words: "began before the run", weight: Weight::Outside },
 ];
 
@@ -127,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_complete_run_says_nothing() {
-        let coverage = Coverage { counts: vec![0, 0, 0, 0, 0, 5], skipped: 0 };
+        let coverage = Coverage { counts: vec![0, 0, 0, 0, 0, 0, 5], skipped: 0 };
         assert_eq!(coverage.line(100, "waits"), None);
         assert_eq!(coverage.lost(), 0);
         assert!(coverage.full().ends_with("began_before=5"));
@@ -135,7 +140,7 @@ mod tests {
 
     #[test]
     fn each_reason_is_named_with_its_count() {
-        let coverage = Coverage { counts: vec![2, 0, 1, 3, 0, 0], skipped: 0 };
+        let coverage = Coverage { counts: vec![2, 0, 1, 3, 0, 0, 0], skipped: 0 };
         let line = coverage.line(97, "opens").unwrap();
         assert_eq!(line, "3 of 100 opens lost (2 ring buffer full, 1 unmatched); 3 with an unreadable name");
         assert_eq!(coverage.json()["map_full"], 0);

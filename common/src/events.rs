@@ -5,12 +5,13 @@
 //! for the next look. Programs wake us only when the ring fills up (`bpf/lib/ring.bpf.h`).
 
 use std::cell::RefCell;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use libbpf_rs::{MapCore, RingBuffer, RingBufferBuilder};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::clock;
 use crate::maps::u64_at;
@@ -18,11 +19,14 @@ use crate::tick::{Ticker, Wake};
 
 /// An event is shown at most this and `HOLD` after it happened.
 const LOOK: Duration = Duration::from_millis(35);
-/// After a wake-up: let some more events gather, or the loop would run for each of them.
-const PAUSE: Duration = Duration::from_millis(8);
 const HOLD_NS: u64 = 5_000_000;
-/// In one look; a flood must not keep us from the clock and from signals.
-const AT_ONCE: usize = 32768;
+/// Events are taken out of the ring after each so many that were shown, too: copying them is faster than
+/// the programs are, showing them is not.
+const BETWEEN: usize = 256;
+/// Bytes that wait in our memory. What is more stays in the ring, where it is lost once that is full.
+const BACKLOG: usize = 32 << 20;
+/// Events taken at once.
+const AT_ONCE: usize = 1024;
 
 #[derive(Default)]
 struct Batch {
@@ -57,7 +61,9 @@ impl Batch {
 pub struct Events<'a> {
     ring: RingBuffer<'a>,
     batch: Rc<RefCell<Batch>>,
-    woken: bool,
+    /// Readable once for each time that a program wakes us, and not all the time that there is something:
+    /// the loop would run for each event.
+    woken: Epoll,
 }
 
 impl<'a> Events<'a> {
@@ -71,7 +77,10 @@ impl<'a> Events<'a> {
             into.borrow_mut().push(event);
             0
         })?;
-        Ok(Events { ring: builder.build().context("cannot read the ring buffer")?, batch, woken: false })
+        let ring = builder.build().context("cannot read the ring buffer")?;
+        let woken = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        woken.add(map.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
+        Ok(Events { ring, batch, woken })
     }
 
     /// Waits for events, the end of a part, or one of `fds`: that is `Wake::Ready`.
@@ -79,43 +88,53 @@ impl<'a> Events<'a> {
     /// # Errors
     /// As [`Ticker::wait`].
     pub fn wait(&mut self, tick: &mut Ticker, fds: &[BorrowedFd<'_>]) -> Result<Wake> {
-        if std::mem::take(&mut self.woken) {
-            return tick.wait(Some(PAUSE), fds);
-        }
-        // SAFETY: the ring buffer, which owns the descriptor, outlives this call.
-        let ring = unsafe { BorrowedFd::borrow_raw(self.ring.epoll_fd()) };
         let mut all = fds.to_vec();
-        all.push(ring);
+        all.push(self.woken.0.as_fd());
         Ok(match tick.wait(Some(LOOK), &all)? {
             Wake::Ready(index) if index == fds.len() => {
-                self.woken = true;
+                self.woken.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO)?;
                 Wake::Look
             }
             other => other,
         })
     }
 
-    /// Hands out what has come. `all`: also what is so young that something older may still come.
+    /// Hands out what has come. `all`: also what is so young that something older may still come; only
+    /// when no program sends any more.
     ///
     /// # Errors
     /// The ring buffer is broken, or `each` fails.
     pub fn drain(&mut self, all: bool, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let now = clock::monotonic();
+        let until = if all { u64::MAX } else { clock::monotonic().saturating_sub(HOLD_NS) };
         loop {
-            let taken = self.ring.consume_raw_n(AT_ONCE);
-            if taken < 0 {
-                bail!("cannot read the ring buffer: {}", std::io::Error::from_raw_os_error(-taken));
-            }
-            let until = if all { u64::MAX } else { now.saturating_sub(HOLD_NS) };
+            let mut taken = self.take_out()?;
             let ripe = self.batch.borrow_mut().take(until);
-            for (_, start, len) in &ripe.index {
+            for (shown, (_, start, len)) in ripe.index.iter().enumerate() {
+                if shown % BETWEEN == BETWEEN - 1 {
+                    taken += self.take_out()?;
+                }
                 each(ripe.event(*start, *len))?;
             }
-            // At the end: until it is empty. The programs are detached by then.
-            if !all || taken == 0 {
+            if !all || taken == 0 && ripe.index.is_empty() {
                 return Ok(());
             }
         }
+    }
+
+    /// From the ring into our memory.
+    fn take_out(&mut self) -> Result<usize> {
+        let mut sum = 0;
+        while self.batch.borrow().bytes.len() < BACKLOG {
+            let taken = self.ring.consume_raw_n(AT_ONCE);
+            match usize::try_from(taken) {
+                Ok(0) => break,
+                Ok(taken) => sum += taken,
+                Err(_) => {
+                    bail!("cannot read the ring buffer: {}", std::io::Error::from_raw_os_error(-taken))
+                }
+            }
+        }
+        Ok(sum)
     }
 }
 

@@ -5,9 +5,10 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::io;
 
 use anyhow::{Context as _, Result};
-use libbpf_rs::{Link, Object, OpenObject};
+use libbpf_rs::{Iter, Link, Object, OpenObject};
 
 use crate::exit::{Kind, fault};
 use crate::kernel::Kernel;
@@ -48,6 +49,31 @@ pub enum Via {
 pub enum Need {
     /// A BPF helper, by the end of its name in `enum bpf_func_id`.
     Helper(&'static str),
+    /// A tracepoint, with one of these numbers of arguments: its shape.
+    Args(&'static str, &'static [usize]),
+    /// A member of a struct.
+    Member(&'static str, &'static str),
+}
+
+impl Need {
+    fn check(self, kernel: &Kernel) -> std::result::Result<(), String> {
+        match self {
+            Need::Helper(name) if !kernel.has_helper(name) => {
+                Err(format!("this kernel has no BPF helper {name}"))
+            }
+            Need::Args(tracepoint, shapes) => match kernel.tracepoint_args(tracepoint) {
+                None => Err(format!("this kernel has no tracepoint {tracepoint}")),
+                Some(args) if !shapes.contains(&args) => {
+                    Err(format!("the tracepoint {tracepoint} has another shape here ({args} arguments)"))
+                }
+                Some(_) => Ok(()),
+            },
+            Need::Member(of, member) if !kernel.has_member(of, member) => {
+                Err(format!("struct {of} has no {member} here"))
+            }
+            Need::Helper(_) | Need::Member(..) => Ok(()),
+        }
+    }
 }
 
 impl Via {
@@ -67,15 +93,7 @@ impl Way {
             Via::TpBtf(tp) => kernel.try_tp_btf(tp)?,
             Via::RawTp(tp) => kernel.try_raw_tp(tp)?,
         }
-        for need in self.needs {
-            match need {
-                Need::Helper(name) if !kernel.has_helper(name) => {
-                    return Err(format!("this kernel has no BPF helper {name}"));
-                }
-                Need::Helper(_) => {}
-            }
-        }
-        Ok(())
+        self.needs.iter().try_for_each(|need| need.check(kernel))
     }
 }
 
@@ -210,20 +228,36 @@ impl Ladder {
     ///
     /// # Errors
     /// The kernel refused one; those before it are detached again.
-    pub fn attach(&self, object: &Object) -> Result<Vec<Link>> {
+    pub fn attach(&self, object: &Object) -> Result<Links> {
         let mut links = Vec::new();
         for name in self.chosen_progs() {
             let prog = object.progs_mut().find(|prog| prog.name() == name);
             let prog = prog.with_context(|| format!("program {name} was not loaded"))?;
             let link = prog.attach().with_context(|| format!("the kernel refused to attach {name}"))?;
-            links.push(link);
+            links.push((name, link));
         }
-        Ok(links)
+        Ok(Links(links))
     }
 
     fn chosen_progs(&self) -> impl Iterator<Item = &'static str> {
         let ways = self.rungs.iter().filter_map(|(hook, standings)| chosen(hook, standings));
         ways.flat_map(|way| way.progs.iter().copied())
+    }
+}
+
+/// Programs that are attached, for as long as this lives.
+pub struct Links(Vec<(&'static str, Link)>);
+
+impl Links {
+    /// Runs an iterator program over all that it iterates over.
+    ///
+    /// # Errors
+    /// It is not attached, or the kernel refuses.
+    pub fn iterate(&self, program: &str) -> Result<()> {
+        let link = self.0.iter().find(|(name, _)| *name == program).map(|(_, link)| link);
+        let mut iter = Iter::new(link.with_context(|| format!("program {program} is not attached"))?)?;
+        io::copy(&mut iter, &mut io::sink()).with_context(|| format!("program {program} was not run"))?;
+        Ok(())
     }
 }
 

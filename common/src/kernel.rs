@@ -78,6 +78,23 @@ impl Kernel {
         helpers.iter().any(|value| value.name.is_some_and(|name| name == wanted.as_str()))
     }
 
+    /// Has BPF an atomic compare-and-exchange? Since 5.12, 5ffa25502b5a ("bpf: Add instructions for atomic_[cmp]xchg").
+    #[must_use]
+    pub fn has_cmpxchg(&self) -> bool {
+        let stored = insn(STORE_IMM, 10, 0, -8, 0);
+        let exchange = insn(ATOMIC, 10, 1, -8, libbpf_sys::BPF_CMPXCHG as i32);
+        let insns = [
+            insn(MOV_IMM, 0, 0, 0, 0),
+            insn(MOV_IMM, 1, 0, 0, 1),
+            stored,
+            exchange,
+            insn(MOV_IMM, 0, 0, 0, 0),
+            insn(EXIT_CODE, 0, 0, 0, 0),
+        ];
+        let mut opts = load_opts();
+        load(libbpf_sys::BPF_PROG_TYPE_RAW_TRACEPOINT, &insns, &mut opts).is_ok()
+    }
+
     /// May a tracing program create task storage while the run queue is locked?
     ///
     /// Before 6.4, 08a7ce384e33 ("bpf: Use `bpf_mem_cache_alloc`/free in `bpf_local_storage_elem`"), a new
@@ -101,10 +118,9 @@ impl Kernel {
             return Err(no_tracepoint(name));
         };
         let mut opts = libbpf_sys::bpf_prog_load_opts {
-            sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as u64,
             attach_btf_id: u32::from(typedef.type_id()),
             expected_attach_type: libbpf_sys::BPF_TRACE_RAW_TP,
-            ..Default::default()
+            ..load_opts()
         };
         let insns = [insn(MOV_IMM, 0, 0, 0, 0), insn(EXIT_CODE, 0, 0, 0, 0)];
         match load(libbpf_sys::BPF_PROG_TYPE_TRACING, &insns, &mut opts) {
@@ -135,6 +151,13 @@ fn quiet_libbpf() {
     libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, crate::object::keep_log)));
 }
 
+fn load_opts() -> libbpf_sys::bpf_prog_load_opts {
+    libbpf_sys::bpf_prog_load_opts {
+        sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as u64,
+        ..Default::default()
+    }
+}
+
 fn insn(code: u32, dst: u8, src: u8, off: i16, imm: i32) -> libbpf_sys::bpf_insn {
     let mut insn = libbpf_sys::bpf_insn { code: code as u8, off, imm, ..Default::default() };
     insn.set_dst_reg(dst);
@@ -147,6 +170,8 @@ const CALL: u32 = libbpf_sys::BPF_JMP | libbpf_sys::BPF_CALL;
 const MOV_IMM: u32 = libbpf_sys::BPF_ALU64 | libbpf_sys::BPF_MOV | libbpf_sys::BPF_K;
 const MOV_REG: u32 = libbpf_sys::BPF_ALU64 | libbpf_sys::BPF_MOV | libbpf_sys::BPF_X;
 const ADD_IMM: u32 = libbpf_sys::BPF_ALU64 | libbpf_sys::BPF_ADD | libbpf_sys::BPF_K;
+const STORE_IMM: u32 = libbpf_sys::BPF_ST | libbpf_sys::BPF_MEM | libbpf_sys::BPF_DW;
+const ATOMIC: u32 = libbpf_sys::BPF_STX | libbpf_sys::BPF_ATOMIC | libbpf_sys::BPF_DW;
 const RSH_IMM: u32 = libbpf_sys::BPF_ALU64 | libbpf_sys::BPF_RSH | libbpf_sys::BPF_K;
 
 /// Reads kernel memory (address 0, to no effect) and returns the caller's tgid.
@@ -161,10 +186,7 @@ fn whoami() -> io::Result<u32> {
         insn(RSH_IMM, 0, 0, 0, 32),
         insn(EXIT_CODE, 0, 0, 0, 0),
     ];
-    let mut opts = libbpf_sys::bpf_prog_load_opts {
-        sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as u64,
-        ..Default::default()
-    };
+    let mut opts = load_opts();
     let prog = load(libbpf_sys::BPF_PROG_TYPE_RAW_TRACEPOINT, &insns, &mut opts)?;
     let mut run = libbpf_sys::bpf_test_run_opts {
         sz: size_of::<libbpf_sys::bpf_test_run_opts>() as u64,

@@ -65,15 +65,31 @@ pub fn load<'obj, O: OpenSkel<'obj>>(open: O, verbose: bool) -> Result<O::Output
 /// # Errors
 /// The kernel refuses.
 pub fn begin(object: &Object) -> Result<()> {
-    set_running(object, 1)
+    set_running(object, RUN_ON)
 }
+
+/// The same for a tool that first looks at what is there already, by `look`: meanwhile an end without its
+/// start began before the run, and is no loss.
+///
+/// # Errors
+/// The kernel refuses, or `look` fails.
+pub fn begin_after(object: &Object, look: impl FnOnce() -> Result<()>) -> Result<()> {
+    set_running(object, RUN_BEGINS)?;
+    look()?;
+    set_running(object, RUN_ON)
+}
+
+/// `enum run` of `bpf/lib/maps.bpf.h`.
+const RUN_ENDED: u32 = 0;
+const RUN_ON: u32 = 1;
+const RUN_BEGINS: u32 = 2;
 
 /// Ends it. When this returns no program is at work any more: what is in the maps is the result.
 ///
 /// # Errors
 /// The kernel refuses.
 pub fn end(object: &Object) -> Result<()> {
-    set_running(object, 0)?;
+    set_running(object, RUN_ENDED)?;
     // MEMBARRIER_CMD_GLOBAL waits for an RCU grace period, and programs run inside RCU read sections.
     // SAFETY: the call takes three integers.
     let waited = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };

@@ -85,11 +85,17 @@ impl Out {
         if !self.json {
             return Ok(table::row(columns, record, &mut self.sink)?);
         }
-        let mut object = self.record("row", at);
+        let time = self.clock.utc(at);
+        write!(self.sink, "{{\"type\":\"row\",\"tool\":\"{}\",\"time\":\"{time}\"", self.tool)?;
         for column in columns.iter().filter(|column| !column.key.is_empty()) {
-            insert(&mut object, column.key, &(column.get)(record));
+            let cell = (column.get)(record);
+            write!(self.sink, ",\"{}\":", column.key)?;
+            cell.write_json(&mut self.sink)?;
+            if let Some(raw) = cell.raw() {
+                write!(self.sink, ",\"{}_hex\":\"{}\"", column.key, hex(raw))?;
+            }
         }
-        self.line(&object)
+        Ok(self.sink.write_all(b"}\n")?)
     }
 
     /// A histogram with its key. In text an empty one is nothing at all, as with the peers.
@@ -167,9 +173,12 @@ impl Out {
 fn insert(object: &mut Map<String, Value>, key: &str, cell: &Cell<'_>) {
     object.insert(key.to_owned(), cell.json());
     if let Some(raw) = cell.raw() {
-        let hex: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
-        object.insert(format!("{key}_hex"), hex.into());
+        object.insert(format!("{key}_hex"), hex(raw).into());
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
@@ -270,6 +279,46 @@ mod tests {
                  4 -> 7          : 3        |****************************************|
         # count=4 min=1.0 mean=4.0 p50=5.00 p90=5.00 p99=5.00 p99.9=5.00 max=5.0 (usecs)
         ");
+    }
+
+    #[test]
+    fn a_row_is_one_object_on_one_line() {
+        #[derive(Clone)]
+        struct Sink(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
+        impl Write for Sink {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.borrow_mut().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        const COLUMNS: &[Column<Vec<u8>>] = &[
+            Column { key: "n", head: "N", width: 0, get: |b| Cell::Uint(b.len() as u64) },
+            Column { key: "", head: "TEXT", width: 0, get: |_| Cell::word("in text only") },
+            Column { key: "path", head: "", width: 0, get: |b| Cell::bytes(b) },
+            Column { key: "usecs", head: "", width: 0, get: |_| Cell::Float(1.25, 1) },
+            Column { key: "fd", head: "", width: 0, get: |_| Cell::Nothing },
+        ];
+        let sink = Sink(std::rc::Rc::default());
+        let shared = Shared {
+            json: true,
+            verbose: false,
+            strict: false,
+            check: false,
+            probe: None,
+            ready_fd: None,
+            generate: None,
+        };
+        let mut out = Out::to(Box::new(sink.clone()), "tool", &shared);
+        let columns: Vec<_> = COLUMNS.iter().collect();
+        out.row(0, &columns, &b"a\n\xff\"".to_vec()).unwrap();
+        let line = String::from_utf8(sink.0.take()).unwrap();
+        let cells =
+            "\"n\":4,\"path\":\"a\\n\u{fffd}\\\"\",\"path_hex\":\"610aff22\",\"usecs\":1.25,\"fd\":null}\n";
+        assert!(line.ends_with(cells), "{line}");
+        let object: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((object["type"].as_str(), object["tool"].as_str()), (Some("row"), Some("tool")));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use common::child::Child;
 use common::coverage::Coverage;
 use common::events::Events;
 use common::filter::{self, Raw, Wanted};
-use common::hook::{Hook, Ladder, Via, Way};
+use common::hook::{Hook, Ladder, Links, Via, Way};
 use common::kernel::Kernel;
 use common::out::{End, Out};
 use common::tick::{Signals, Ticker, Wake};
@@ -39,13 +39,13 @@ const WAITS: Hook = Hook {
     ways: &[
         Way {
             via: Via::TpBtf("sched_switch"),
-            progs: &["switch_btf", "wakeup_btf", "wakeup_new_btf"],
+            progs: &["switch_btf", "wakeup_btf", "wakeup_new_btf", "sweep"],
             needs: &[],
             blind: "",
         },
         Way {
             via: Via::RawTp("sched_switch"),
-            progs: &["switch_raw", "wakeup_raw", "wakeup_new_raw"],
+            progs: &["switch_raw", "wakeup_raw", "wakeup_new_raw", "sweep"],
             needs: &[],
             blind: "",
         },
@@ -78,15 +78,12 @@ fn run(args: &Args) -> Result<ExitCode> {
 
     let mut place = MaybeUninit::uninit();
     let mut open = bpf::RunqlatSkelBuilder::default().open(&mut place)?;
-    let typed = matches!(ladder.via(WAITS.what), Some(Via::TpBtf(_)));
-    let storage = typed && kernel.has_safe_task_storage();
     let cfg = &mut open.maps.rodata_data.as_deref_mut().context("rodata is not mapped")?.cfg;
     cfg.filter = wanted.raw(kernel.own_tgid()).into();
     cfg.unit_ns = args.unit().nanos();
     cfg.slower_ns = args.slower.map_or(0, |limit| limit.as_nanos() as u64);
     cfg.by = by_number(args.by());
-    cfg.storage = storage.into();
-    object::choose_starts(open.open_object_mut(), storage)?;
+    cfg.table = kernel.has_cmpxchg().into();
     wanted.prepare(open.open_object_mut())?;
     ladder.apply(open.open_object_mut())?;
     let skel = object::load(open, args.shared.verbose)?;
@@ -94,7 +91,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let links = ladder.attach(skel.object())?;
 
     let throttle = ThrottleWatch::start(scope(&wanted, &cgroups));
-    object::begin(skel.object())?;
+    object::begin_after(skel.object(), || links.iterate("sweep"))?;
     let tick = Ticker::new(&args.every, signals);
     if let Some(child) = &mut child {
         child.release()?;
@@ -103,7 +100,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let mut run = Run { args, out: Out::new("runqlat", &args.shared), tick, child, events: 0 };
     match args.slower {
         Some(limit) => run.rows(&skel, limit)?,
-        None => run.histograms(&skel)?,
+        None => run.histograms(&skel, &links)?,
     }
     let seconds = run.tick.length().as_secs_f64();
     drop(links);
@@ -169,7 +166,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn histograms(&mut self, skel: &bpf::RunqlatSkel<'_>) -> Result<()> {
+    fn histograms(&mut self, skel: &bpf::RunqlatSkel<'_>, links: &Links) -> Result<()> {
         let by = self.args.by();
         let mut waits = Waits::new(&skel.maps, by)?;
         let mut names = report::Names::new(by);
@@ -188,6 +185,7 @@ impl Run<'_> {
             };
             if last {
                 object::end(skel.object())?;
+                links.iterate("sweep")?;
             }
             let part = waits.part()?;
             self.events += part.count();

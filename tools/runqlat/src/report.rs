@@ -53,7 +53,7 @@ pub fn part(out: &mut Out, args: &Args, names: &mut Names, seconds: f64, mut par
     if args.timestamp {
         out.time()?;
     }
-    if part.sections.is_empty() && !matches!(names.by, Some(by) if by != By::Why) {
+    if matches!(names.by, None | Some(By::Why)) {
         part.sections.entry(0).or_default(); // JSON says that there was nothing
     }
     let (evictions, evicted) = (part.evictions, part.evicted.clone());

@@ -102,12 +102,9 @@ impl<'a> Waits<'a> {
         for why in 0..WHYS.len() {
             let key = (why as u32).to_ne_bytes();
             let per_cpu = left.lookup_percpu(&key, MapFlags::ANY)?.context("a histogram is missing")?;
-            for (cpu, hist) in per_cpu.iter().enumerate() {
-                let id = if self.by == Some(By::Cpu) { cpu as u64 } else { 0 };
-                if maps::u64_at(hist, 0) != Some(0) {
-                    let section = self.part.sections.entry(id).or_default();
-                    section.waits[why].add_struct(hist);
-                }
+            for (cpu, hist) in (0..).zip(&per_cpu).filter(|(_, hist)| maps::u64_at(hist, 0) != Some(0)) {
+                let id = if self.by == Some(By::Cpu) { cpu } else { 0 };
+                self.part.sections.entry(id).or_default().waits[why].add_struct(hist);
             }
             left.update_percpu(&key, &self.zeroes, MapFlags::ANY)?;
         }
