@@ -37,7 +37,7 @@ static __always_inline void recover(bool direct, struct task_struct *task, const
 	if (start->at == BEFORE)
 		return;
 	if (ran - start->arrivals != 1 || start->why >= WHYS) {
-		count_loss(LOST_UNMATCHED);
+		count_losses(LOST_UNMATCHED, ran - start->arrivals);
 	} else if (!cfg.slower_ns) {
 		add_wait(direct, task, wait, start->why);
 		count_loss(RECOVERED);
@@ -164,8 +164,9 @@ static __always_inline int on_switch(bool direct, bool preempt, struct task_stru
 	return 0;
 }
 
-/* Over all tasks. When the run begins: which of them wait already. After its end, when no other program is
- * at work any more: which of them have run since, unseen. */
+/* Over all tasks. When the run begins: which of them wait already. Just before its end: which of them have
+ * run since their start, unseen. A switch that is seen takes the start away before the task's count of
+ * switch-ins grows, so this may run beside the other programs. */
 static __always_inline int on_sweep(struct task_struct *task)
 {
 	struct runq_start *start;
@@ -173,14 +174,17 @@ static __always_inline int on_sweep(struct task_struct *task)
 
 	if (!task || !task->pid || !task_wanted(&cfg.filter, true, task))
 		return 0;
-	if (running && task->on_rq && !task_running(true, task))
-		start_wait(true, task, task->pid, WHY_WAKEUP, BEFORE);
-	if (running)
+	if (running == RUN_BEGINS) {
+		if (task->on_rq && !task_running(true, task))
+			start_wait(true, task, task->pid, WHY_WAKEUP, BEFORE);
 		return 0;
+	}
 	start = find_start(task->pid);
 	ran = arrivals(true, task);
-	if (start && start->at && start->arrivals != ran)
-		recover(true, task, start, ran);
+	if (start && start->at > BEFORE && start->arrivals != ran) {
+		count_losses(LOST_UNMATCHED, ran - start->arrivals);
+		start->at = BEFORE;
+	}
 	return 0;
 }
 

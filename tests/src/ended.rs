@@ -55,6 +55,24 @@ impl Ended {
         self
     }
 
+    /// stderr says of losses at most.
+    #[track_caller]
+    pub fn silent_but_for_losses(self) -> Ended {
+        let other = self.err_lines().into_iter().find(|line| !line.contains(" lost ("));
+        assert_eq!(other, None, "{}", self.story());
+        self
+    }
+
+    /// How many of its events it says on stderr that it lost.
+    #[must_use]
+    pub fn said_lost(&self) -> u64 {
+        let words = |line: &String| {
+            let (number, _) = line.split_once(": ")?.1.split_once(" of ")?;
+            number.parse().ok()
+        };
+        self.err_lines().iter().filter(|line| line.contains(" lost (")).find_map(words).unwrap_or(0)
+    }
+
     #[must_use]
     pub fn signal(&self) -> Option<i32> {
         self.status.signal()

@@ -31,11 +31,11 @@ pub fn takes_interval(tool: &str) -> bool {
     of(tool).contains("[INTERVAL]")
 }
 
-/// `-- CMD ARGS`.
+/// `-- COMMAND...`
 #[must_use]
 #[track_caller]
 pub fn tools_with_command() -> Vec<String> {
-    let found: Vec<String> = env::tools().into_iter().filter(|tool| of(tool).contains("CMD")).collect();
+    let found: Vec<String> = env::tools().into_iter().filter(|tool| of(tool).contains("[-- ")).collect();
     assert!(!found.is_empty(), "no tool runs a command");
     found
 }

@@ -184,8 +184,8 @@ impl Run<'_> {
                 continue;
             };
             if last {
-                object::end(skel.object())?;
                 links.iterate("sweep")?;
+                object::end(skel.object())?;
             }
             let part = waits.part()?;
             self.events += part.count();
