@@ -15,34 +15,33 @@ emit() {
 # shellcheck disable=SC2086 # one word each
 tools() { printf '%s\n' $binaries | awk -F = '!seen[$1]++ { print $1 }'; }
 
-# tests_of all|core: the binaries that are about $tool. The core is whether it counts right, TOOL_truth, and whether
-# the kernel takes every program in every setting, TOOL_verifier. Without such names it is all of them.
+# tests_of all|core KIND: the binaries about $tool that have such tests. The core is whether it counts right,
+# TOOL_truth, and whether the kernel takes every program in every setting, TOOL_verifier; a tool without such names
+# has all in it.
 tests_of() {
-    local word name all='' core=''
+    local word name kinds all='' core=''
     for word in $binaries; do
         [ "${word%%=*}" = "$tool" ] || continue
+        name=${word#*=} kinds=${name#*=}
+        name=${name%%=*} kinds=,${kinds%%=*},
+        [ "$kinds" != "${kinds#*,"$2",}" ] || continue
         all="$all ${word##*=}"
-        name=${word#*=} name=${name%%=*}
         case $name in
         "${tool}_truth" | "${tool}_verifier") core="$core ${word##*=}" ;;
         esac
     done
-    if [ "$1" = all ]; then echo "$all"; else echo "${core:-$all}"; fi
+    if [ "$1" = core ]; then echo "${core:-$all}"; else echo "$all"; fi
 }
 
-has_tests() {
-    local binary
-    for binary in $(tests_of all); do "$binary" --list "$1"; done | grep -q ': test$'
-}
-
-# run_tests COLUMN PROBE FILTER all|core: tests of $tool, as one result.
+# run_tests COLUMN PROBE KIND all|core: tests of $tool, as one result.
 run_tests() {
-    local column=$1 probe=$2 filter=$3 which=$4 start binary rc note='' passed=0 failed=0 skipped verdict=ok
+    local column=$1 probe=$2 filter start binary rc note='' passed=0 failed=0 skipped verdict=ok
+    case $3 in smoke) filter=root::smoke:: ;; *) filter=$3:: ;; esac
     : >"$TRACEBELT_SKIPS"
     [ -z "$probe" ] || export TRACEBELT_PROBE="$probe"
     start=$(date +%s)
     echo "--- $tool: $column"
-    for binary in $(tests_of "$which"); do
+    for binary in $(tests_of "$4" "$3"); do
         timeout -k 5 "$LIMIT" "$binary" "$filter" --test-threads=1 >/data/log 2>&1
         rc=$?
         cat /data/log
@@ -68,7 +67,7 @@ count() { awk -v word="$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($i ~
 # smoke COLUMN PROBE: the proof in seconds that $tool counts right, its tests below root::smoke. Without such:
 # that it attaches, sees something and ends well.
 smoke() {
-    if has_tests root::smoke; then run_tests "$1" "$2" root::smoke all; else lives "$1" "$2" work; fi
+    if [ -n "$(tests_of all smoke)" ]; then run_tests "$1" "$2" smoke all; else lives "$1" "$2" work; fi
 }
 
 # lives COLUMN PROBE WORK: the tool runs while WORK is done, prints something and ends well when told to.
