@@ -41,12 +41,14 @@ def programs(pid):
     return {p["name"]: (p.get("run_time_ns", 0), p.get("run_cnt", 0)) for p in shown if p["id"] in ids}
 
 
-def wait_attached(pid):
+def wait_attached(tool):
     """The peers do not say when they are ready: their programs are there, and no more are coming."""
     before = {}
     while True:
         time.sleep(0.3)
-        now = programs(pid)
+        if tool.poll() is not None:
+            sys.exit(f"bench: {' '.join(tool.args)} ended by itself with {tool.returncode}")
+        now = programs(tool.pid)
         if now and now.keys() == before.keys():
             return
         before = now
@@ -65,7 +67,7 @@ def once(commands, load):
     tools = {}
     for who, command in commands:
         tools[who] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_attached(tools[who].pid)
+        wait_attached(tools[who])
     before = {who: programs(tool.pid) for who, tool in tools.items()}
     cpu = {who: used(tool.pid)[0] for who, tool in tools.items()}
     subprocess.run(load, shell=True, check=True, stdout=subprocess.DEVNULL)

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 
+use crate::env;
+
 /// The CPUs that this process may use.
 #[must_use]
 pub fn allowed() -> Vec<usize> {
@@ -99,12 +101,15 @@ impl Account {
 /// The waits that a tool has counted are all that the kernel has booked, but for those that the tool says
 /// it lost.
 ///
-/// One more may be missing: not every kernel passes its tracepoint at each switch (6.18 as a guest of PVM:
-/// 2 of 1,000 do not fire, for ftrace neither), and of a task's last switch nothing tells afterwards.
+/// A few more may be missing: under some hypervisors tracepoints do not fire for every wakeup and switch, for
+/// any tracer (docs/runqlat.md, "Caveats"), and of a wait of which neither end was seen nothing tells. In an
+/// emulated machine that can only be a task's last one.
 #[track_caller]
 pub fn assert_all(count: u64, lost: u64, booked: u64) {
+    let unseen = if env::is_tcg() { 1 } else { 4 + booked / 25 };
     assert!(count <= booked, "{count} waits counted, the kernel knows of {booked} only");
-    assert!(count + lost + 1 >= booked, "{count} waits counted and {lost} lost, of {booked}");
+    assert!(count + lost + unseen >= booked, "{count} waits counted and {lost} lost, of {booked}");
+    assert!(lost <= 3 + booked / 10, "{lost} of {booked} waits lost: that is no exception");
 }
 
 /// The threads of a process, the first one first.

@@ -24,11 +24,12 @@ pub fn tools_with(flag: &str) -> Vec<String> {
     found
 }
 
-/// `[INTERVAL] [COUNT]`.
+/// `[INTERVAL] [COUNT]`, also of an ordinary run and not only of a summary.
 #[must_use]
 #[track_caller]
 pub fn takes_interval(tool: &str) -> bool {
-    of(tool).contains("[INTERVAL]")
+    let text = of(tool);
+    text.contains("[INTERVAL]") && !has(&text, "--summary")
 }
 
 /// `-- COMMAND...`

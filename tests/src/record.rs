@@ -164,14 +164,14 @@ impl End {
         count(&lost, why)
     }
 
-    /// All losses together.
+    /// The events that are missing. (Those of the other kinds are there, but lack something.)
     #[must_use]
     #[track_caller]
     pub fn all_lost(&self) -> u64 {
-        self.losses().iter().map(|(_, n)| n).sum()
+        ["ring", "map_full", "unmatched", "skipped"].map(|why| self.lost(why)).iter().sum()
     }
 
-    /// Every kind of loss that is not 0.
+    /// Every counter that is not 0.
     #[must_use]
     #[track_caller]
     pub fn losses(&self) -> Vec<(String, u64)> {

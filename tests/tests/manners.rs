@@ -225,20 +225,23 @@ mod root {
         }
     }
 
-    /// Both get it; the command's end is the run's, and what was seen is printed.
+    /// A terminal's Ctrl-C gets to both; `kill` only to the tool, which passes it on. The command's end is
+    /// the run's, and what was seen is printed.
     #[test]
-    fn ctrl_c_ends_the_command_and_the_run() {
+    fn a_signal_ends_the_command_and_the_run() {
         for tool in help::tools_with_command() {
-            let running = Tool::new(&tool).words("--json -- sleep 1000").in_own_group().start();
-            let stat = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let children = format!("/proc/{0}/task/{0}/children", running.pid());
-            let child = wait_until("the command runs", || {
-                let pid = fs::read_to_string(&children).ok()?.split_whitespace().next()?.to_owned();
-                stat(&pid).contains("(sleep)").then_some(pid)
-            });
-            running.ctrl_c();
-            check_whole(&running.wait().expect(130).silent_but_for_losses());
-            assert!(!stat(&child).contains("(sleep)"), "the command is still there");
+            for (signal, code) in [(None, 130), (Some(libc::SIGINT), 130), (Some(libc::SIGTERM), 143)] {
+                let running = Tool::new(&tool).words("--json -- sleep 1000").in_own_group().start();
+                let stat = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                let children = format!("/proc/{0}/task/{0}/children", running.pid());
+                let child = wait_until("the command runs", || {
+                    let pid = fs::read_to_string(&children).ok()?.split_whitespace().next()?.to_owned();
+                    stat(&pid).contains("(sleep)").then_some(pid)
+                });
+                signal.map_or_else(|| running.ctrl_c(), |signal| running.signal(signal));
+                check_whole(&running.wait().expect(code).silent_but_for_losses());
+                assert!(!stat(&child).contains("(sleep)"), "the command is still there");
+            }
         }
     }
 

@@ -33,9 +33,11 @@ mod root {
     /// Two on one CPU take turns: whoever waited was put off by the other.
     #[test]
     fn a_row_names_who_was_in_the_way() {
-        // So that hardly anybody else gets a turn, on a busy machine either.
-        let start =
-            || Work::new("spin 1").option("--nice", "-20").on_cpu(cpu::last()).hold().start().unwrap();
+        // A tenth of a second each, and nobody else gets a turn, on a busy machine either.
+        let start = || {
+            let work = Work::new("spin 2").option("--round-robin", "1");
+            work.on_cpu(cpu::last()).hold().start().unwrap()
+        };
         let mut work = [start(), start()];
         let pids: Vec<String> = work.iter().map(|w| w.pid().to_string()).collect();
         let pids = pids.join(",");
@@ -46,7 +48,7 @@ mod root {
         let (rows, hists) = (slow.stop().expect(0).rows(), hist.stop().expect(0).histograms());
         let buckets = hists.iter().flat_map(|hist| &hist.buckets);
         let long: u64 = buckets.filter(|(lo, _, _)| *lo >= 2048.0).map(|(_, _, n)| n).sum();
-        assert!(long > 20, "two spinners wait for each other: {long}");
+        assert!(long > 8, "two spinners wait for each other: {long}");
         // Two tools read the clock one after the other: a wait at the very edge may be on either side.
         let off = (rows.len() as i64 - long as i64).abs();
         assert!(off <= 2 + long as i64 / 50, "{} rows, {long} long waits in the histogram", rows.len());
@@ -95,9 +97,7 @@ mod root {
         let ended = tool.stop().expect(5);
         let lost = ended.end().lost("ring");
         let arrivals = Account::of(work.pid()).since(before).arrivals;
-        // Of a wait that the kernel's account alone has, no row can be made: see cpu::assert_all().
-        let unmatched = ended.end().lost("unmatched") + arrivals / 1000;
-        cpu::assert_all(ended.rows().len() as u64 + lost, unmatched, arrivals);
+        cpu::assert_all(ended.rows().len() as u64 + lost, ended.end().lost("unmatched"), arrivals);
         assert!(lost > 0);
         assert!(ended.err().contains(&lost.to_string()), "the loss is said\n{}", ended.err());
     }

@@ -124,7 +124,7 @@ mod root {
         for (tid, spent) in tids.iter().zip(&spent) {
             let own = hists.iter().filter(|hist| hist.key.int("tid") == i64::from(*tid));
             cpu::assert_all(total(own).0, lost(&ended), spent.arrivals);
-            assert!(spent.arrivals > 10, "{spent:?}");
+            assert!(spent.arrivals > 2, "{spent:?}");
         }
         for (ended, spent) in
             [(ended, sum(&spent)), (one.stop(), spent[1]), (two.stop(), spent[0].plus(spent[2]))]
@@ -145,7 +145,7 @@ mod root {
             let ended = tool.stop().expect(0);
             let (hists, lost) = (ended.histograms(), lost(&ended));
             let woken = total(hists.iter().filter(|hist| hist.why() == Some("wakeup"))).0;
-            assert!(woken + lost + 1 >= at_least, "{words}: {woken}, lost {lost}");
+            assert!(woken + lost + at_least / 25 + 4 >= at_least, "{words}: {woken}, lost {lost}");
             cpu::assert_all(total(&hists).0, lost, Account::of(work.pid()).since(before).arrivals);
         }
     }
