@@ -83,7 +83,13 @@ guests_failures() {
                 print "\n=== " name ": " head
                 for (i = n > 60 ? n - 60 : 2; i < n; i++) print line[i]
             }' "$log"
-        grep -q '^@end' "$log" || { printf '\n=== %s: the end of its console\n' "$(basename "$log" .log)" && tail -n 25 "${log%.log}.console"; }
+        grep -q '^@end' "$log" && continue
+        printf '\n=== %s: how it ended\n' "$(basename "$log" .log)"
+        tail -n 5 "$log"
+        # From where the kernel began to complain, if it did.
+        awk '/BUG:|Oops|Kernel panic|soft lockup|detected stalls|Out of memory/ && !from { from = NR } { line[NR] = $0 }
+            END { if (!from || from < NR - 60) from = NR - 25; for (i = from; i < from + 40 && i <= NR; i++) print line[i] }' \
+            "${log%.log}.console"
     done
     printf '\nwhole logs: %s\n' "$out"
 }
