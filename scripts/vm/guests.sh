@@ -37,15 +37,16 @@ plan() {
 
 # guest LABEL RELEASE LEG SMP KERNEL-ARGUMENTS: one guest. What it said goes to $out/LABEL.LEG.*.
 guest() {
-    local label=$1 release=$2 leg=$3 start=$SECONDS try code dir word
+    local label=$1 release=$2 leg=$3 start=$SECONDS try code dir word boot=("$here/boot")
+    ((EUID == 0)) || boot=(sudo -- "${boot[@]}")
     for try in 1 2; do
         dir=$(mktemp -d "$work/guest.XXXXXX")
         printf '%s\n' "TRACEBELT_BIN='$bin' exec busybox sh '$here/guest' '$root' $(plan "$label" "$leg") ${binaries[*]}" >"$dir/command"
         code=0
-        as_root "$here/boot" -t 1500 -s "$4" -a "$5" "$kernels/$release" "$dir" &
-        # Waited for, not called: bash lets no signal through to the end of a command.
+        "${boot[@]}" -t 1500 -s "$4" -a "$5" "$kernels/$release" "$dir" &
+        # Not called but waited for, and not by a function: so that a signal reaches it.
         # shellcheck disable=SC2064 # the number of now
-        trap "kill $!; exit 1" TERM
+        trap "kill $! 2>/dev/null; wait $!; exit 1" TERM
         wait $! || code=$?
         cp "$dir/out" "$out/$label.$leg.log"
         cp "$dir/console" "$out/$label.$leg.console"
