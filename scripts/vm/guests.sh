@@ -37,15 +37,16 @@ plan() {
 
 # guest LABEL RELEASE LEG SMP KERNEL-ARGUMENTS: one guest. What it said goes to $out/LABEL.LEG.*.
 guest() {
-    local label=$1 release=$2 leg=$3 start=$SECONDS try code dir word
+    local label=$1 release=$2 leg=$3 start=$SECONDS try code dir word boot=("$here/boot")
+    ((EUID == 0)) || boot=(sudo -- "${boot[@]}")
     for try in 1 2; do
         dir=$(mktemp -d "$work/guest.XXXXXX")
         printf '%s\n' "TRACEBELT_BIN='$bin' exec busybox sh '$here/guest' '$root' $(plan "$label" "$leg") ${binaries[*]}" >"$dir/command"
         code=0
-        as_root "$here/boot" -t 1500 -s "$4" -a "$5" "$kernels/$release" "$dir" &
-        # Waited for, not called: bash lets no signal through to the end of a command.
+        "${boot[@]}" -t 1500 -s "$4" -a "$5" "$kernels/$release" "$dir" &
+        # Not called but waited for, and not by a function: so that a signal reaches it.
         # shellcheck disable=SC2064 # the number of now
-        trap "kill $!; exit 1" TERM
+        trap "kill $! 2>/dev/null; wait $!; exit 1" TERM
         wait $! || code=$?
         cp "$dir/out" "$out/$label.$leg.log"
         cp "$dir/console" "$out/$label.$leg.console"
@@ -83,7 +84,13 @@ guests_failures() {
                 print "\n=== " name ": " head
                 for (i = n > 60 ? n - 60 : 2; i < n; i++) print line[i]
             }' "$log"
-        grep -q '^@end' "$log" || { printf '\n=== %s: the end of its console\n' "$(basename "$log" .log)" && tail -n 25 "${log%.log}.console"; }
+        grep -q '^@end' "$log" && continue
+        printf '\n=== %s: how it ended\n' "$(basename "$log" .log)"
+        tail -n 5 "$log"
+        # From where the kernel began to complain, if it did.
+        awk '/BUG:|Oops|Kernel panic|soft lockup|detected stalls|Out of memory/ && !from { from = NR } { line[NR] = $0 }
+            END { if (!from || from < NR - 60) from = NR - 25; for (i = from; i < from + 40 && i <= NR; i++) print line[i] }' \
+            "${log%.log}.console"
     done
     printf '\nwhole logs: %s\n' "$out"
 }
