@@ -9,6 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::statfs::{TRACEFS_MAGIC, statfs};
 
 use crate::exit::{Kind, fault};
+use crate::privilege::{CAP_SYS_ADMIN, Facts};
 use crate::proc::{self, Mount};
 
 /// A mount of tracefs, or the one that debugfs makes in itself when it is looked at.
@@ -40,6 +41,35 @@ fn is_tracefs(dir: &Path) -> bool {
 /// [`Kind::Privilege`] without `CAP_SYS_ADMIN`, [`Kind::Unsupported`] where the kernel has no tracefs.
 pub fn with_tracefs() -> Result<PathBuf> {
     find().map_or_else(mount_privately, Ok)
+}
+
+/// The places that libbpf knows.
+const STANDARD: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// Could libbpf attach to this event, if need be after [`where_libbpf_looks`]?
+///
+/// # Errors
+/// Why not, in a few words.
+pub fn can_find(category: &str, name: &str) -> std::result::Result<(), String> {
+    let id = |dir: &&str| fs::read(format!("{dir}/events/{category}/{name}/id")).is_ok();
+    if STANDARD.iter().any(id) {
+        return Ok(());
+    }
+    // Not mounted there: mounting it takes root and the directory.
+    let root = Facts::read().capabilities >> CAP_SYS_ADMIN & 1 == 1;
+    let mountable = Path::new(STANDARD[0]).is_dir() && !is_tracefs(Path::new(STANDARD[0]));
+    if root && mountable { Ok(()) } else { Err(format!("{} cannot be read", STANDARD[0])) }
+}
+
+/// Makes sure of a tracefs in one of the places that libbpf knows. When to call it: see [`with_tracefs`].
+///
+/// # Errors
+/// As [`with_tracefs`].
+pub fn where_libbpf_looks() -> Result<()> {
+    if STANDARD.iter().any(|dir| is_tracefs(Path::new(dir))) {
+        return Ok(());
+    }
+    mount_privately().map(|_| ())
 }
 
 fn mount_privately() -> Result<PathBuf> {
