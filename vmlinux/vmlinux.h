@@ -94,6 +94,11 @@ struct pt_regs {
 #endif
 };
 
+/* The record of a classic tracepoint. */
+struct trace_event_raw_sys_exit {
+	long ret;
+};
+
 struct thread_info {
 	u32 status; /* x86 */
 };

@@ -12,6 +12,7 @@ use libbpf_rs::{Iter, Link, Object, OpenObject};
 
 use crate::exit::{Kind, fault};
 use crate::kernel::Kernel;
+use crate::tracefs;
 
 /// Something to observe.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +43,8 @@ pub enum Via {
     TpBtf(&'static str),
     /// An untyped raw tracepoint.
     RawTp(&'static str),
+    /// A classic tracepoint: its category and name.
+    Tracepoint(&'static str, &'static str),
 }
 
 /// What else a way needs of the kernel.
@@ -53,6 +56,8 @@ pub enum Need {
     Args(&'static str, &'static [usize]),
     /// A member of a struct.
     Member(&'static str, &'static str),
+    /// Programs at raw tracepoints can be preempted: see [`Kernel::preempts_tracepoints`].
+    Preempted,
 }
 
 impl Need {
@@ -71,7 +76,10 @@ impl Need {
             Need::Member(of, member) if !kernel.has_member(of, member) => {
                 Err(format!("struct {of} has no {member} here"))
             }
-            Need::Helper(_) | Need::Member(..) => Ok(()),
+            Need::Preempted if !kernel.preempts_tracepoints() => {
+                Err("only for kernels that preempt programs at raw tracepoints".to_owned())
+            }
+            Need::Helper(_) | Need::Member(..) | Need::Preempted => Ok(()),
         }
     }
 }
@@ -83,17 +91,19 @@ impl Via {
         match self {
             Via::TpBtf(_) => "tp_btf",
             Via::RawTp(_) => "raw_tp",
+            Via::Tracepoint(..) => "tracepoint",
         }
     }
 }
 
 impl Way {
     fn check(&self, kernel: &Kernel) -> std::result::Result<(), String> {
+        self.needs.iter().try_for_each(|need| need.check(kernel))?;
         match self.via {
-            Via::TpBtf(tp) => kernel.try_tp_btf(tp)?,
-            Via::RawTp(tp) => kernel.try_raw_tp(tp)?,
+            Via::TpBtf(tp) => kernel.try_tp_btf(tp),
+            Via::RawTp(tp) => kernel.try_raw_tp(tp),
+            Via::Tracepoint(category, name) => tracefs::can_find(category, name),
         }
-        self.needs.iter().try_for_each(|need| need.check(kernel))
     }
 }
 
@@ -152,9 +162,9 @@ impl Ladder {
                     Standing::Passed => "not asked for".to_owned(),
                     Standing::Refused(why) => format!("refused: {why}"),
                 };
-                let _ = writeln!(out, "  {:<7} {word}", way.via.name());
+                let _ = writeln!(out, "  {:<10} {word}", way.via.name());
                 if *standing == Standing::Chosen && !way.blind.is_empty() {
-                    let _ = writeln!(out, "          does not see: {}", way.blind);
+                    let _ = writeln!(out, "             does not see: {}", way.blind);
                 }
             }
             if !standings.contains(&Standing::Chosen) {
@@ -229,6 +239,11 @@ impl Ladder {
     /// # Errors
     /// The kernel refused one; those before it are detached again.
     pub fn attach(&self, object: &Object) -> Result<Links> {
+        let mut vias =
+            self.rungs.iter().filter_map(|(hook, standings)| chosen(hook, standings)).map(|way| way.via);
+        if vias.any(|via| matches!(via, Via::Tracepoint(..))) {
+            tracefs::where_libbpf_looks()?;
+        }
         let mut links = Vec::new();
         for name in self.chosen_progs() {
             let prog = object.progs_mut().find(|prog| prog.name() == name);

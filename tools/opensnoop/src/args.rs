@@ -103,7 +103,6 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "Examples:
-  opensnoop -T                       every open, with its time
   opensnoop -x -p 1234               which files a process looks for in vain
   opensnoop -F --path '/etc/**'      who opens what below /etc
   opensnoop -e -f O_CREAT -f O_TRUNC who creates or empties files

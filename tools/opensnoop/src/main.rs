@@ -61,7 +61,7 @@ fn run(args: &Args) -> Result<ExitCode> {
 
     let mut place = MaybeUninit::uninit();
     let mut open = bpf::OpensnoopSkelBuilder::default().open(&mut place)?;
-    let typed = matches!(ladder.via(hooks::CALLS.what), Some(Via::TpBtf(_)));
+    let typed = !matches!(ladder.via(hooks::CALLS.what), Some(Via::RawTp(_)));
     let storage = typed && kernel.has_safe_task_storage();
     let ring_bytes = args.ring_bytes()?;
     open.maps.ring.set_max_entries(ring_bytes)?;
