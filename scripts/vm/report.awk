@@ -30,6 +30,7 @@ $3 == "boot" {
 $3 == "kmsg" { problem($1 " (" $2 "): the kernel complained: " $4) }
 $3 == "check" {
   add_tool($4)
+  checked[$4]
   if ($5 == 3 || $5 == 4) notes[++nnotes] = $1 ": " $4 " does not run here (--check: exit code " $5 ")"
   else if ($5 != 0) problem($1 ": " $4 " --check: exit code " $5)
 }
@@ -37,7 +38,7 @@ $3 == "way" && $6 == "none" { unseen[key] = listed(unseen[key], "no " name_of($5
 $3 == "way" && $6 != "none" {
   add_column($4, $6)
   if ($7 == "chosen") chosen[key] = once(chosen[key], $6)
-  else if ($7 ~ /^refused/) why[key FS $6] = substr($7, 10)
+  else if ($7 ~ /^refused/ && !((key FS $6) in why)) why[key FS $6] = substr($7, 10)
 }
 $3 == "blind" { unseen[key] = listed(unseen[key], $6) }
 $3 == "run" {
@@ -118,24 +119,40 @@ function text_table(    t, l, c, row, r, wide, cells, n, line) {
   if (ntools) print "(* what the tool chooses by itself; no: refused by --check; refused: by name, as it should be)"
 }
 
-function markdown(    t, l, c, line, rule) {
+# One table: rows are kernels. A tool has its columns; the test files that are about none are columns themselves.
+function kernel_rows(head, names, n, tool,    l, c, line, rule) {
+  line = "| kernel |" head
+  rule = "|---|" (head == "" ? "" : "---|")
+  for (c = 1; c <= n; c++) { line = line " " names[c] " |"; rule = rule "---|" }
+  print line (tool == "" ? "" : " does not see |") "\n" rule (tool == "" ? "" : "---|")
+  for (l = 1; l <= nlabels; l++) {
+    line = "| " labels[l] " |" (tool == "" ? "" : " " chosen[labels[l] FS tool] " |")
+    for (c = 1; c <= n; c++) line = line " " (tool == "" ? show(labels[l], names[c], "all") : show(labels[l], tool, names[c])) " |"
+    gsub(/\*/, "", line)
+    print line (tool == "" ? "" : " " unseen[labels[l] FS tool] " |")
+  }
+}
+
+function markdown(    t, l, c, line, n, names, others, nothers) {
   print "| kernel | version | Debian's package | CPUs online |\n|---|---|---|---|"
   for (l = 1; l <= nlabels; l++) {
     line = unserved[labels[l]] ? "not served by the mirror | |" : version[labels[l]] " | linux-image-" package[labels[l]] " | " cpus[labels[l]]
     print "| " labels[l] " | " line " |"
   }
   for (t = 1; t <= ntools; t++) {
-    line = "| kernel | chosen |"
-    rule = "|---|---|"
-    for (c = 1; c <= ncolumns; c++) if ((tools[t] FS columns[c]) in used) { line = line " " columns[c] " |"; rule = rule "---|" }
-    print "\n### " tools[t] "\n\n" line " does not see |\n" rule "---|"
-    for (l = 1; l <= nlabels; l++) {
-      line = "| " labels[l] " | " chosen[labels[l] FS tools[t]] " |"
-      for (c = 1; c <= ncolumns; c++) if ((tools[t] FS columns[c]) in used) line = line " " show(labels[l], tools[t], columns[c]) " |"
-      gsub(/\*/, "", line)
-      print line " " unseen[labels[l] FS tools[t]] " |"
-    }
+    if (!(tools[t] in checked)) { others[++nothers] = tools[t]; continue }
+    n = 0
+    for (c = 1; c <= ncolumns; c++) if ((tools[t] FS columns[c]) in used) names[++n] = columns[c]
+    print "\n### " tools[t] "\n"
+    kernel_rows(" chosen |", names, n, tools[t])
+    line = "\n"
+    for (l = 1; l <= nlabels; l++) for (c = 1; c <= n; c++)
+      if (show(labels[l], tools[t], names[c]) == "no") {
+        print line "- " names[c] " on " labels[l] ": " why[labels[l] FS tools[t] FS names[c]]
+        line = ""
+      }
   }
+  if (nothers) { print "\n### Tests of all tools\n"; kernel_rows("", others, nothers, "") }
 }
 
 END {
