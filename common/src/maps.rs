@@ -87,10 +87,13 @@ pub struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    /// `first` is in `active` from the start.
-    #[must_use]
-    pub fn new(active: &'a dyn MapCore, first: &'a dyn MapCore, second: &'a dyn MapCore) -> Pair<'a> {
-        Pair { active, sets: [first, second], current: 0 }
+    /// Before the run: sends the programs to `first`.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn new(active: &'a dyn MapCore, first: &'a dyn MapCore, second: &'a dyn MapCore) -> Result<Pair<'a>> {
+        point_to(active, first)?;
+        Ok(Pair { active, sets: [first, second], current: 0 })
     }
 
     /// Sends the programs to the other set and gives the one they have left, complete and at rest. It has

@@ -231,8 +231,14 @@ fn block(hist: &Hist, unit: Unit, out: &mut dyn Write) -> io::Result<()> {
         )?;
     }
     let exact = |nanos: f64| exact(unit.of_nanos(nanos), unit);
-    let [p50, p90, p99, p99_9] =
-        hist.quantiles(unit, QUANTILES).map(|nanos| three_digits(unit.of_nanos(nanos)));
+    let percentile = |nanos: f64| {
+        let rounded = three_digits(unit.of_nanos(nanos));
+        let inside =
+            |x: f64| (unit.of_nanos(hist.min() as f64)..=unit.of_nanos(hist.max() as f64)).contains(&x);
+        // Three digits of a value at an end may lie beyond that.
+        if rounded.parse().is_ok_and(inside) { rounded } else { exact(nanos) }
+    };
+    let [p50, p90, p99, p99_9] = hist.quantiles(unit, QUANTILES).map(percentile);
     writeln!(
         out,
         "# count={} min={} mean={} p50={p50} p90={p90} p99={p99} p99.9={p99_9} max={} ({})",

@@ -62,23 +62,22 @@ pub struct Part {
 /// Where the programs count.
 pub struct Waits<'a> {
     by: Option<By>,
-    dense: Pair<'a>,
-    sparse: Pair<'a>,
+    sets: Pair<'a>,
     zeroes: Vec<Vec<u8>>,
     part: Part,
 }
 
 impl<'a> Waits<'a> {
+    /// Before the run.
     pub fn new(maps: &'a RunqlatMaps<'a>, by: Option<By>) -> Result<Waits<'a>> {
         let size = maps.dense_a.value_size() as usize;
         let cpus = libbpf_rs::num_possible_cpus().context("cannot count the CPUs")?;
-        Ok(Waits {
-            by,
-            dense: Pair::new(&maps.dense_active, &maps.dense_a, &maps.dense_b),
-            sparse: Pair::new(&maps.sparse_active, &maps.sparse_a, &maps.sparse_b),
-            zeroes: vec![vec![0; size]; cpus],
-            part: Part::default(),
-        })
+        let sets = if Waits::is_keyed(by) {
+            Pair::new(&maps.sparse_active, &maps.sparse_a, &maps.sparse_b)?
+        } else {
+            Pair::new(&maps.dense_active, &maps.dense_a, &maps.dense_b)?
+        };
+        Ok(Waits { by, sets, zeroes: vec![vec![0; size]; cpus], part: Part::default() })
     }
 
     /// Are there more keys than the per-CPU arrays can hold apart?
@@ -98,7 +97,7 @@ impl<'a> Waits<'a> {
     }
 
     fn collect_dense(&mut self) -> Result<()> {
-        let left = self.dense.flip()?;
+        let left = self.sets.flip()?;
         for why in 0..WHYS.len() {
             let key = (why as u32).to_ne_bytes();
             let per_cpu = left.lookup_percpu(&key, MapFlags::ANY)?.context("a histogram is missing")?;
@@ -112,7 +111,7 @@ impl<'a> Waits<'a> {
     }
 
     fn collect_sparse(&mut self) -> Result<()> {
-        let left = self.sparse.flip()?;
+        let left = self.sets.flip()?;
         let sections = &mut self.part.sections;
         maps::drain(left, |key, cell| {
             let key: &runq_key = plain::from_bytes(key).ok().context("a key of another shape")?;
