@@ -231,8 +231,9 @@ struct sched_info {
 struct task_struct {
 	struct thread_info thread_info;
 	struct sched_info sched_info;
-	int on_cpu;
-	int on_rq;
+	/* Unsigned here: a load is then made as narrow as the kernel's own field, int or (7.2) u8. */
+	unsigned int on_cpu;
+	unsigned int on_rq;
 	pid_t pid;
 	pid_t tgid;
 	struct task_struct *real_parent;

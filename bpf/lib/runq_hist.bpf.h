@@ -33,7 +33,6 @@ const volatile struct {
 	u64 slower_ns; /* not 0: an event for each wait of at least this, and no histogram */
 	u64 wake_bytes;
 	u32 by; /* enum by */
-	u32 table; /* the kernel has what the table of starts needs */
 } cfg = { .unit_ns = NSEC_PER_USEC };
 
 /* Two sets of histograms. The programs write to the one in `active`; user space puts one there before the

@@ -56,6 +56,8 @@ pub enum Need {
     Args(&'static str, &'static [usize]),
     /// A member of a struct.
     Member(&'static str, &'static str),
+    /// Atomic compare-and-exchange in BPF.
+    Cmpxchg,
     /// Programs at raw tracepoints can be preempted: see [`Kernel::preempts_tracepoints`].
     Preempted,
 }
@@ -79,7 +81,10 @@ impl Need {
             Need::Preempted if !kernel.preempts_tracepoints() => {
                 Err("only for kernels that preempt programs at raw tracepoints".to_owned())
             }
-            Need::Helper(_) | Need::Member(..) | Need::Preempted => Ok(()),
+            Need::Cmpxchg if !kernel.has_cmpxchg() => {
+                Err("this kernel's BPF has no compare-and-exchange".to_owned())
+            }
+            Need::Helper(_) | Need::Member(..) | Need::Cmpxchg | Need::Preempted => Ok(()),
         }
     }
 }
@@ -264,12 +269,12 @@ impl Ladder {
 pub struct Links(Vec<(&'static str, Link)>);
 
 impl Links {
-    /// Runs an iterator program over all that it iterates over.
+    /// Runs the iterator program whose name begins so over all that it iterates over.
     ///
     /// # Errors
     /// It is not attached, or the kernel refuses.
     pub fn iterate(&self, program: &str) -> Result<()> {
-        let link = self.0.iter().find(|(name, _)| *name == program).map(|(_, link)| link);
+        let link = self.0.iter().find(|(name, _)| name.starts_with(program)).map(|(_, link)| link);
         let mut iter = Iter::new(link.with_context(|| format!("program {program} is not attached"))?)?;
         io::copy(&mut iter, &mut io::sink()).with_context(|| format!("program {program} was not run"))?;
         Ok(())

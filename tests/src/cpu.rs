@@ -43,7 +43,8 @@ pub fn pin(cpu: usize) -> io::Result<()> {
 pub struct Account {
     /// Time in the run queue, in microseconds.
     pub delay: f64,
-    /// How often it got a CPU after waiting for one.
+    /// How often it got a CPU after waiting for one. schedstat leaves out who was preempted on the way to
+    /// sleep (sched_info_depart() looks at the state alone); every switch is in the other two.
     pub arrivals: u64,
     /// Switched out by its own will, and against it.
     pub voluntary: u64,
@@ -89,12 +90,10 @@ impl Account {
 
     #[must_use]
     pub fn since(self, earlier: Account) -> Account {
-        Account {
-            delay: self.delay - earlier.delay,
-            arrivals: self.arrivals - earlier.arrivals,
-            voluntary: self.voluntary - earlier.voluntary,
-            involuntary: self.involuntary - earlier.involuntary,
-        }
+        let voluntary = self.voluntary - earlier.voluntary;
+        let involuntary = self.involuntary - earlier.involuntary;
+        let arrivals = (self.arrivals - earlier.arrivals).max(voluntary + involuntary);
+        Account { delay: self.delay - earlier.delay, arrivals, voluntary, involuntary }
     }
 }
 

@@ -101,13 +101,14 @@ mod root {
     /// As fast as one process can: nothing is lost in silence, and where the reader keeps up nothing at all.
     #[test]
     fn a_burst_is_accounted_for_to_the_last_open() {
-        const OPENS: u64 = 200_003;
+        // A small guest has no memory for so many rows in the harness.
+        let opens: u64 = if env::is_tcg() { 20_011 } else { 200_003 };
         let dir = TempDir::new();
-        let traced = trace("opensnoop", &["--json"], Work::opens("openat", OPENS, dir.plain("f"))).unwrap();
-        assert_eq!(traced.said, [format!("opened {OPENS} failed 0")]);
+        let traced = trace("opensnoop", &["--json"], Work::opens("openat", opens, dir.plain("f"))).unwrap();
+        assert_eq!(traced.said, [format!("opened {opens} failed 0")]);
         let (seen, lost) = (traced.ended.rows().len() as u64, traced.ended.end().lost("ring"));
         eprintln!("burst: {seen} seen, {lost} lost");
-        assert_eq!(seen + lost, OPENS);
+        assert_eq!(seen + lost, opens);
         assert_eq!(traced.ended.end().events(), seen);
         // It can keep up only where it gets a CPU: beside other heavy work that is not promised.
         assert!(lost == 0 || env::is_tcg() || env::is_busy(), "the reader does not keep up: {lost} lost");

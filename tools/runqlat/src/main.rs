@@ -10,7 +10,7 @@ use common::child::Child;
 use common::coverage::Coverage;
 use common::events::Events;
 use common::filter::{self, Raw, Wanted};
-use common::hook::{Hook, Ladder, Links, Via, Way};
+use common::hook::{Hook, Ladder, Links, Need, Via, Way};
 use common::kernel::Kernel;
 use common::out::{End, Out};
 use common::tick::{Signals, Ticker, Wake};
@@ -39,13 +39,13 @@ const WAITS: Hook = Hook {
     ways: &[
         Way {
             via: Via::TpBtf("sched_switch"),
-            progs: &["switch_btf", "wakeup_btf", "wakeup_new_btf", "sweep"],
-            needs: &[],
+            progs: &["switch_btf", "wakeup_btf", "wakeup_new_btf", "sweep_btf"],
+            needs: &[Need::Cmpxchg],
             blind: "",
         },
         Way {
             via: Via::RawTp("sched_switch"),
-            progs: &["switch_raw", "wakeup_raw", "wakeup_new_raw", "sweep"],
+            progs: &["switch_raw", "wakeup_raw", "wakeup_new_raw", "sweep_raw"],
             needs: &[],
             blind: "",
         },
@@ -83,7 +83,6 @@ fn run(args: &Args) -> Result<ExitCode> {
     cfg.unit_ns = args.unit().nanos();
     cfg.slower_ns = args.slower.map_or(0, |limit| limit.as_nanos() as u64);
     cfg.by = by_number(args.by());
-    cfg.table = kernel.has_cmpxchg().into();
     if !Waits::is_keyed(args.by()) {
         // 14 MB each, and 5 ms to make them.
         open.maps.sparse_a.set_max_entries(1)?;
