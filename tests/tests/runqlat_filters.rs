@@ -71,7 +71,10 @@ mod root {
         // Between its naming and its gate, and after its work, each waits a few times more; emulated, some more.
         let more = if env::is_tcg() { 60 } else { 12 };
         assert!((expected - 8..expected + more).contains(&found), "{found} of {expected}");
-        assert!((expected_end - 4..expected_end + more).contains(&found_end), "{found_end} of {expected_end}");
+        assert!(
+            (expected_end - 4..expected_end + more).contains(&found_end),
+            "{found_end} of {expected_end}"
+        );
     }
 
     #[test]
