@@ -3,7 +3,7 @@
 # shellcheck disable=SC2154 # binaries, tool
 
 TAB=$(printf '\t')
-LIMIT=600 # seconds for one run of one test binary
+LIMIT=900 # seconds for one run of one test binary
 
 emit() {
     local line=$1
