@@ -4,17 +4,16 @@
 //! clock, so records may overtake each other by the length of a program; what is younger than `HOLD` waits
 //! for the next look. Programs wake us only when the ring fills up (`bpf/lib/ring.bpf.h`).
 
-use std::cell::RefCell;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use libbpf_rs::{MapCore, RingBuffer, RingBufferBuilder};
+use anyhow::Result;
+use libbpf_rs::MapCore;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::clock;
 use crate::maps::u64_at;
+use crate::ring::Ring;
 use crate::tick::{Ticker, Wake};
 
 /// An event is shown at most this and `HOLD` after it happened.
@@ -35,10 +34,13 @@ struct Batch {
 }
 
 impl Batch {
-    fn push(&mut self, event: &[u8]) {
-        let at = u64_at(event, 0).unwrap_or(0);
-        self.index.push((at, self.bytes.len(), event.len()));
+    /// An event, in two pieces.
+    fn push(&mut self, event: &[u8], rest: &[u8]) {
+        let start = self.bytes.len();
         self.bytes.extend_from_slice(event);
+        self.bytes.extend_from_slice(rest);
+        let at = u64_at(&self.bytes, start).unwrap_or(0);
+        self.index.push((at, start, event.len() + rest.len()));
     }
 
     fn event(&self, start: usize, len: usize) -> &[u8] {
@@ -51,36 +53,28 @@ impl Batch {
         let ripe = self.index.partition_point(|(at, ..)| *at <= until);
         let mut rest = Batch::default();
         for (_, start, len) in self.index.split_off(ripe) {
-            rest.push(self.event(start, len));
+            rest.push(self.event(start, len), &[]);
         }
         std::mem::replace(self, rest)
     }
 }
 
 /// The reading end of a ring buffer.
-pub struct Events<'a> {
-    ring: RingBuffer<'a>,
-    batch: Rc<RefCell<Batch>>,
+pub struct Events {
+    ring: Ring,
+    batch: Batch,
     /// Readable once for each time that a program wakes us, and not all the time that there is something:
     /// the loop would run for each event.
     woken: Epoll,
 }
 
-impl<'a> Events<'a> {
+impl Events {
     /// # Errors
     /// The map is no ring buffer.
-    pub fn new(map: &'a dyn MapCore) -> Result<Events<'a>> {
-        let batch = Rc::new(RefCell::new(Batch::default()));
-        let into = Rc::clone(&batch);
-        let mut builder = RingBufferBuilder::new();
-        builder.add(map, move |event| {
-            into.borrow_mut().push(event);
-            0
-        })?;
-        let ring = builder.build().context("cannot read the ring buffer")?;
+    pub fn new(map: &dyn MapCore) -> Result<Events> {
         let woken = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         woken.add(map.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
-        Ok(Events { ring, batch, woken })
+        Ok(Events { ring: Ring::new(map)?, batch: Batch::default(), woken })
     }
 
     /// Waits for events, the end of a part, or one of `fds`: that is `Wake::Ready`.
@@ -103,15 +97,15 @@ impl<'a> Events<'a> {
     /// when no program sends any more.
     ///
     /// # Errors
-    /// The ring buffer is broken, or `each` fails.
+    /// `each` fails.
     pub fn drain(&mut self, all: bool, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let until = if all { u64::MAX } else { clock::monotonic().saturating_sub(HOLD_NS) };
         loop {
-            let mut taken = self.take_out()?;
-            let ripe = self.batch.borrow_mut().take(until);
+            let mut taken = self.take_out();
+            let ripe = self.batch.take(until);
             for (shown, (_, start, len)) in ripe.index.iter().enumerate() {
                 if shown % BETWEEN == BETWEEN - 1 {
-                    taken += self.take_out()?;
+                    taken += self.take_out();
                 }
                 each(ripe.event(*start, *len))?;
             }
@@ -122,19 +116,15 @@ impl<'a> Events<'a> {
     }
 
     /// From the ring into our memory.
-    fn take_out(&mut self) -> Result<usize> {
+    fn take_out(&mut self) -> usize {
         let mut sum = 0;
-        while self.batch.borrow().bytes.len() < BACKLOG {
-            let taken = self.ring.consume_raw_n(AT_ONCE);
-            match usize::try_from(taken) {
-                Ok(0) => break,
-                Ok(taken) => sum += taken,
-                Err(_) => {
-                    bail!("cannot read the ring buffer: {}", std::io::Error::from_raw_os_error(-taken))
-                }
+        while self.batch.bytes.len() < BACKLOG {
+            match self.ring.take(AT_ONCE, |event, rest| self.batch.push(event, rest)) {
+                0 => break,
+                taken => sum += taken,
             }
         }
-        Ok(sum)
+        sum
     }
 }
 
@@ -150,13 +140,15 @@ mod tests {
     fn events_come_in_order_and_young_ones_wait() {
         let mut batch = Batch::default();
         for (at, text) in [(30, b"c".as_slice()), (10, b"a"), (20, b"bb")] {
-            batch.push(&event(at, text));
+            let event = event(at, text);
+            let (front, back) = event.split_at(event.len() / 2 + 4);
+            batch.push(front, back);
         }
         let ripe = batch.take(20);
         let texts: Vec<&[u8]> =
             ripe.index.iter().map(|(_, start, len)| &ripe.event(*start, *len)[8..]).collect();
         assert_eq!(texts, [b"a".as_slice(), b"bb"]);
-        batch.push(&event(25, b"x"));
+        batch.push(&event(25, b"x"), &[]);
         let rest = batch.take(u64::MAX);
         assert_eq!(rest.index.iter().map(|(at, ..)| *at).collect::<Vec<_>>(), [25, 30]);
     }

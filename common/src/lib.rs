@@ -19,6 +19,7 @@ pub mod object;
 pub mod out;
 pub mod privilege;
 pub mod proc;
+pub mod ring;
 pub mod span;
 pub mod table;
 pub mod text;

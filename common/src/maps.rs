@@ -76,7 +76,7 @@ pub fn drain(map: &dyn MapCore, mut each: impl FnMut(&[u8], &[u8]) -> Result<()>
 /// The kernel refuses.
 pub fn point_to(outer: &dyn MapCore, inner: &dyn MapCore) -> Result<()> {
     let fd = inner.as_fd().as_raw_fd().to_ne_bytes();
-    outer.update(&0_u32.to_ne_bytes(), &fd, MapFlags::ANY).context("cannot exchange histograms")
+    outer.update(&0_u32.to_ne_bytes(), &fd, MapFlags::ANY).context("cannot put one map into another")
 }
 
 /// Two sets of one map. Programs write to the one that `active` points to.

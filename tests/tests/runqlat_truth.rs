@@ -77,7 +77,8 @@ mod root {
         let of = |why: &str| total(hists.iter().filter(|hist| hist.why() == Some(why))).0;
         cpu::assert_all(of("wakeup"), lost(&ended), spent.voluntary);
         cpu::assert_all(of("preempted"), lost(&ended), spent.involuntary);
-        assert!(spent.voluntary > 300 && spent.involuntary > 100, "{spent:?}");
+        let preempted = if env::is_tcg() { 5 } else { 100 };
+        assert!(spent.voluntary > 300 && spent.involuntary > preempted, "{spent:?}");
         assert!(hists.iter().all(|hist| hist.why().is_some()));
     }
 
@@ -93,7 +94,7 @@ mod root {
             let (count, waited) = total(own.iter().copied());
             cpu::assert_all(count, lost(&ended), spent.arrivals);
             // A few microseconds each: of many short waits that is more than a few in a hundred.
-            let slack = 50.0 * spent.arrivals as f64;
+            let slack = if env::is_tcg() { 500.0 } else { 50.0 } * spent.arrivals as f64;
             if (waited - spent.delay).abs() > slack {
                 assert_close(waited, spent.delay, "one process");
             }

@@ -82,6 +82,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     object::choose_starts(open.open_object_mut(), storage)?;
     wanted.prepare(open.open_object_mut())?;
     ladder.apply(open.open_object_mut())?;
+    drop(kernel); // its types are some megabytes, which libbpf now needs for its own copy
     let skel = object::load(open, args.shared.verbose)?;
     wanted.fill(skel.object())?;
     let links = ladder.attach(skel.object())?;

@@ -106,7 +106,7 @@ pub fn throttled(throttling: &Throttling) -> Value {
     if let [(group, throttle), rest @ ..] = throttling.groups.as_slice() {
         let more = if rest.is_empty() { String::new() } else { format!(" (and {} more groups)", rest.len()) };
         eprintln!(
-            "runqlat: cpu.max held cgroup {} back {} times, {:.3} s in all{more}: part of the waits is quota, not contention",
+            "runqlat: cpu.max throttled cgroup {} {} times, {:.3} s in all{more}: part of the waits is quota, not contention",
             common::text::escape(group.shown.as_bytes()),
             throttle.nr_throttled,
             throttle.throttled_usec as f64 / 1e6,
