@@ -61,9 +61,8 @@ impl Ended {
     /// stderr says at most what was missed.
     #[track_caller]
     pub fn silent_but_for_losses(self) -> Ended {
-        let is_report = |line: &String| {
-            line.contains(" lost (") || line.contains(": of ") || line.contains("matched the filters")
-        };
+        let is_report =
+            |line: &String| line.contains(" lost (") || line.contains(": of ") || line.contains(": no ");
         let other = self.err_lines().into_iter().find(|line| !is_report(line));
         assert_eq!(other, None, "{}", self.story());
         self
