@@ -3,7 +3,7 @@
 # shellcheck disable=SC2154 # binaries, tool
 
 TAB=$(printf '\t')
-LIMIT=600 # seconds for one run of one test binary
+LIMIT=900 # seconds for one run of one test binary
 
 emit() {
     local line=$1
@@ -42,9 +42,11 @@ run_tests() {
     start=$(date +%s)
     echo "--- $tool: $column"
     for binary in $(tests_of "$4" "$3"); do
-        timeout -k 5 "$LIMIT" "$binary" "$filter" --test-threads=1 >/data/log 2>&1
+        (
+            set -o pipefail
+            timeout -k 5 "$LIMIT" "$binary" "$filter" --test-threads=1 2>&1 | tee /data/log
+        )
         rc=$?
-        cat /data/log
         passed=$((passed + $(count passed)))
         failed=$((failed + $(count failed)))
         case $rc in

@@ -43,7 +43,7 @@ guest() {
         dir=$(mktemp -d "$work/guest.XXXXXX")
         printf '%s\n' "TRACEBELT_BIN='$bin' exec busybox sh '$here/guest' '$root' $(plan "$label" "$leg") ${binaries[*]}" >"$dir/command"
         code=0
-        "${boot[@]}" -t 1500 -s "$4" -a "$5" "$kernels/$release" "$dir" &
+        "${boot[@]}" -t 3600 -s "$4" -a "$5" "$kernels/$release" "$dir" &
         # Not called but waited for, and not by a function: so that a signal reaches it.
         # shellcheck disable=SC2064 # the number of now
         trap "kill $! 2>/dev/null; wait $!; exit 1" TERM
