@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* From switch-out to switch-in of the same thread.
+ *
+ * At switch-out the clock is read and the user stack is walked: only then is it current. At switch-in the
+ * length of the wait is known, and the kernel stack is walked for those waits that need it.
+ */
+#ifndef TRACEBELT_OFFCPU_SWITCH_H
+#define TRACEBELT_OFFCPU_SWITCH_H
+
+#include "offcpu_count.bpf.h"
+#include "offcpu_pool.bpf.h"
+
+/* When the run began, and when the part of it ended that is being collected. User space writes both. */
+struct {
+	u64 began;
+	u64 until;
+} times SEC(".data.times");
+
+enum walk {
+	WALK_NOT, /* it runs: what it waited for is not on its stack any more */
+	WALK_NEXT,
+	WALK_SWEEP,
+};
+
+static __always_inline struct scratch *scratch_for(enum walk walk)
+{
+	u32 index = 0;
+
+	if (walk == WALK_SWEEP)
+		return bpf_map_lookup_elem(&scratch_sweep, &index);
+	return bpf_map_lookup_elem(&scratch_percpu, &index);
+}
+
+static __always_inline bool length_wanted(u64 ns)
+{
+	return ns >= cfg.min_ns && ns <= cfg.max_ns;
+}
+
+/* A wait of `ns` is over, or a part of it that is to be counted now. `exact`: it is charged to its own
+ * stacks, and not pooled. */
+static __always_inline void end_wait(bool direct, struct task_struct *task, struct offcpu_task *t, u8 flags,
+				     enum walk walk, bool exact, u64 ns)
+{
+	struct offcpu_what what = {
+		.user = t->user.hash,
+		.kernel = cfg.kernel_stacks ? STACK_UNSEEN : STACK_NONE,
+		.waker = t->waker,
+		.state = state_letter(t->preempted ? 0 : t->state),
+		.flags = flags | (t->preempted ? FLAG_PREEMPTED : 0),
+	};
+	struct offcpu_draw draw = {};
+	struct scratch *scratch;
+
+	if (!exact) {
+		pool_wait(&t->pool, ns, &draw);
+		if (!draw.before && !draw.after && !draw.due_ns)
+			return;
+	}
+	scratch = scratch_for(walk);
+	if (!scratch)
+		return;
+	if (cfg.kernel_stacks && walk != WALK_NOT && (exact || draw.before || draw.after)) {
+		if (direct) {
+			walk_kernel(task, cfg.depth, &scratch->kernel);
+			what.kernel = scratch->kernel.hash;
+		} else {
+			what.kernel = t->kernel;
+		}
+	}
+	if (exact) {
+		count_wait(direct, task, t, &what, scratch, ns, 1, ns);
+		return;
+	}
+	if (draw.before || draw.after)
+		keep_stacks(direct, task, t, scratch, &what);
+	if (draw.before)
+		t->pool.what = what;
+	if (draw.due_ns)
+		count_wait(direct, task, t, &t->pool.what, NULL, draw.due_ns, draw.due_count, draw.longest);
+	if (draw.after)
+		t->pool.what = what;
+}
+
+/* Takes the part of the wait that is not counted yet. Programs and the sweep may both be at it. */
+static __always_inline u64 claim(struct offcpu_task *t)
+{
+	u64 at = t->at;
+
+	if (cfg.cmpxchg)
+		return __sync_lock_test_and_set(&t->at, 0);
+	t->at = 0;
+	return at;
+}
+
+static __always_inline u64 part(u64 from, u64 to)
+{
+	if (from < times.began)
+		from = times.began;
+	return to > from ? to - from : 0;
+}
+
+/* It waits, as far as we know, but has run since: its switch-in was not seen. Some hypervisors go on
+ * executing kernel text from before the tracepoint was switched on, in the idle task above all. What it
+ * did not run since then it waited. */
+static __always_inline void recover(bool direct, struct task_struct *task, struct offcpu_task *t, u64 now)
+{
+	u64 ran = GET(direct, task, se.sum_exec_runtime) - t->exec_ns;
+	u64 times_run = arrivals(direct, task) - t->arrivals;
+	u64 left = t->left, wait, from = claim(t);
+
+	if (!from || running == RUN_BEGINS)
+		return;
+	wait = part(from, now);
+	if (times_run != 1 || wait <= ran || now - left < ran) {
+		count_loss(LOST_UNMATCHED);
+		return;
+	}
+	wait -= ran;
+	count_loss(RECOVERED);
+	if (length_wanted(now - left - ran))
+		end_wait(direct, task, t, 0, WALK_NOT,
+			 !cfg.quantum_ns || now - left - ran >= cfg.quantum_ns, wait);
+}
+
+static __always_inline void end_task(bool direct, struct task_struct *task, struct offcpu_task *t)
+{
+	struct offcpu_pool *pool = &t->pool;
+
+	if (pool->ns)
+		count_wait(direct, task, t, &pool->what, NULL, pool->ns, pool->count, pool->longest);
+	pool->ns = 0;
+	pool->count = 0;
+}
+
+static __always_inline void leave(void *ctx, bool direct, bool preempt, struct task_struct *prev, u64 now)
+{
+	unsigned int state = task_state(direct, prev);
+	struct offcpu_task *t;
+	struct scratch *scratch;
+	bool wanted;
+	u64 mm;
+
+	preempt |= !state;
+	wanted = preempt ? cfg.preempted : state_wanted(state_letter(state));
+	if (state & TASK_DEAD)
+		wanted = false;
+	t = find_task(direct, prev);
+	if (t && t->at)
+		recover(direct, prev, t, now);
+	if (!wanted || running == RUN_ENDS) {
+		if (t && state & TASK_DEAD) {
+			end_task(direct, prev, t);
+			forget_task(direct, prev);
+		}
+		return;
+	}
+	if (!t)
+		t = make_task(direct, prev);
+	scratch = scratch_for(WALK_NEXT);
+	if (!t || !scratch)
+		return;
+	t->state = state;
+	t->preempted = preempt;
+	t->waker = 0;
+	t->arrivals = arrivals(direct, prev);
+	t->exec_ns = GET(direct, prev, se.sum_exec_runtime);
+	t->user.hash = STACK_NONE;
+	t->user.frames = 0;
+	mm = (u64)GET(direct, prev, mm);
+	if (mm && !(GET(direct, prev, flags) & PF_KTHREAD)) {
+		if (t->mm != mm)
+			note_image(direct, prev, t, mm);
+		if (cfg.user_stacks)
+			walk_user(ctx, cfg.depth, scratch, &t->user);
+		t->user.tgid = GET(direct, prev, tgid);
+		t->user.image = t->image;
+	}
+	if (!direct && cfg.kernel_stacks) {
+		walk_own_kernel(ctx, cfg.depth, &scratch->kernel);
+		t->kernel = scratch->kernel.hash;
+		if (stack_keep(&scratch->kernel, cfg.wake_bytes) == KEPT_NOT)
+			t->kernel = STACK_NOT_KEPT;
+	}
+	t->left = now;
+	t->at = now;
+}
+
+static __always_inline void arrive(bool direct, struct task_struct *next, u64 now)
+{
+	struct offcpu_task *t = find_task(direct, next);
+	u64 from, whole;
+
+	if (!t || !t->at) /* it was preempted, in a state not asked for, or is new */
+		return;
+	if (arrivals(direct, next) != t->arrivals) {
+		recover(direct, next, t, now);
+		return;
+	}
+	whole = now - t->left;
+	from = claim(t);
+	if (!from || running == RUN_BEGINS || !length_wanted(whole))
+		return;
+	end_wait(direct, next, t, 0, WALK_NEXT, !cfg.quantum_ns || whole >= cfg.quantum_ns, part(from, now));
+}
+
+static __always_inline int on_switch(void *ctx, bool direct, bool preempt, struct task_struct *prev,
+				     struct task_struct *next)
+{
+	u64 now;
+	bool prev_wanted, next_wanted;
+
+	if (!running)
+		return 0;
+	/* 0: idle */
+	prev_wanted = GET(direct, prev, pid) && task_wanted(&cfg.filter, direct, prev) &&
+		      kind_wanted(direct, prev);
+	next_wanted = GET(direct, next, pid) && ids_wanted(&cfg.filter, direct, next);
+	if (!prev_wanted && !next_wanted)
+		return 0;
+	now = bpf_ktime_get_ns();
+	if (running == RUN_ENDS && now > times.until)
+		now = times.until;
+	if (prev_wanted)
+		leave(ctx, direct, preempt, prev, now);
+	if (next_wanted)
+		arrive(direct, next, now);
+	return 0;
+}
+
+#endif

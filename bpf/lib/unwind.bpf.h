@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Walks stacks: the user's by frame pointers, the kernel's by the kernel.
+ *
+ * The user's stack is read in one piece, a kilobyte from its pointer on: most walks end inside. What lies
+ * beyond is read frame by frame. A frame is {the caller's frame, the return address} on x86 and arm64.
+ */
+#ifndef TRACEBELT_UNWIND_H
+#define TRACEBELT_UNWIND_H
+
+#include <vmlinux.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+#include "compat.bpf.h"
+#include "stack.bpf.h"
+
+/* include/linux/sched.h */
+#define PF_KTHREAD 0x00200000
+
+#define CHUNK sizeof(((struct scratch *)0)->chunk)
+
+struct user_regs {
+	u64 ip;
+	u64 sp;
+	u64 fp;
+	bool is_64bit;
+};
+
+/* Helpers are called with a typed task, whatever the kind of program. */
+static __always_inline void user_regs(struct task_struct *task, struct user_regs *to)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+
+#if defined(__TARGET_ARCH_x86)
+	to->ip = regs->ip;
+	to->sp = regs->sp;
+	to->fp = regs->bp;
+	to->is_64bit = regs->cs == 0x33; /* __USER_CS; 32-bit code runs in another */
+#elif defined(__TARGET_ARCH_arm64)
+	to->ip = regs->pc;
+	to->sp = regs->sp;
+	to->fp = regs->regs[29];
+	to->is_64bit = !(regs->pstate & 0x10); /* PSR_MODE32_BIT */
+#else
+	to->is_64bit = false;
+#endif
+}
+
+/* The function that the instruction before a return address called; 0: none, or not by its address. */
+static __always_inline u64 callee(u64 ret)
+{
+#if defined(__TARGET_ARCH_x86)
+	struct {
+		u8 pad[3];
+		u8 opcode;
+		s32 distance;
+	} call = {};
+
+	if (bpf_probe_read_kernel(&call.opcode, 5, (void *)(ret - 5)) || call.opcode != 0xe8)
+		return 0;
+	return ret + call.distance;
+#elif defined(__TARGET_ARCH_arm64)
+	u32 insn = 0;
+
+	if (bpf_probe_read_kernel(&insn, 4, (void *)(ret - 4)) || insn >> 26 != 0x25)
+		return 0;
+	return ret - 4 + (((s64)(s32)(insn << 6)) >> 4);
+#else
+	return 0;
+#endif
+}
+
+/* Where a task that does not run has left its kernel stack. */
+static __always_inline u64 kernel_sp(struct task_struct *task)
+{
+#if defined(__TARGET_ARCH_x86)
+	return BPF_CORE_READ(task, thread.sp);
+#elif defined(__TARGET_ARCH_arm64)
+	return BPF_CORE_READ(task, thread.cpu_context.sp);
+#else
+	return 0;
+#endif
+}
+
+/* `remote`: of another task, which only sleepable programs can read. */
+static __always_inline long read_user(struct task_struct *remote, void *to, u32 size, u64 from)
+{
+	if (remote)
+		return bpf_copy_from_user_task(to, size, (void *)from, remote, 0);
+	return bpf_probe_read_user(to, size, (void *)from);
+}
+
+static __always_inline void hash_frames(struct stack *stack)
+{
+	u64 hash = 0;
+	u32 i;
+
+	for (i = 0; i < MAX_FRAMES; i++) {
+		if (i >= stack->frames)
+			break;
+		hash = stack_mix(hash, stack->ip[i]);
+	}
+	stack->hash = stack->frames ? stack_hashed(hash) : STACK_NONE;
+}
+
+/* Below the first page nothing can be mapped: a number that is no address. */
+#define LOWEST_IP 4096
+
+/* By frame pointers, from `regs` on. */
+static __always_inline void walk_frames(struct task_struct *remote, const struct user_regs *regs, u32 depth,
+					u64 *chunk, struct stack *to)
+{
+	u64 sp = regs->sp, fp = regs->fp, hash = stack_mix(0, regs->ip);
+	bool have = !read_user(remote, chunk, CHUNK, sp);
+	struct {
+		u64 fp;
+		u64 ret;
+	} frame;
+	u32 end = END_DEEP;
+	u32 i;
+
+	to->ip[0] = regs->ip;
+	for (i = 1; i < MAX_FRAMES && i < depth; i++) {
+		u64 off = fp - sp;
+
+		if (!fp) {
+			end = END_WHOLE;
+			break;
+		}
+		if (have && off <= CHUNK - sizeof(frame) && !(off & 7)) {
+			u32 word = off >> 3;
+
+			barrier_var(word);
+			if (word > CHUNK / 8 - 2) /* never; said for the verifier */
+				break;
+			frame.fp = chunk[word];
+			frame.ret = chunk[word + 1];
+		} else if (off & 7) {
+			end = END_BROKEN;
+			break;
+		} else if (read_user(remote, &frame, sizeof(frame), fp)) {
+			end = END_FAULT;
+			break;
+		}
+		if (frame.ret < LOWEST_IP) {
+			end = frame.ret || frame.fp ? END_BROKEN : END_WHOLE;
+			break;
+		}
+		to->ip[i] = frame.ret;
+		hash = stack_mix(hash, frame.ret);
+		if (frame.fp && frame.fp <= fp) { /* callers are further up */
+			end = END_BROKEN;
+			i++;
+			break;
+		}
+		fp = frame.fp;
+	}
+	to->frames = i;
+	to->end = end;
+	to->hash = stack_hashed(hash);
+}
+
+/* By the kernel, for 32-bit programs and where there is no bpf_task_pt_regs: only of current. */
+static __always_inline void walk_user_slowly(void *ctx, u32 depth, struct stack *to)
+{
+	long size = bpf_get_stack(ctx, to->ip, depth * 8, BPF_F_USER_STACK);
+
+	to->frames = size > 0 ? (u32)size / 8 : 0;
+	to->end = to->frames < depth ? END_WHOLE : END_DEEP;
+	hash_frames(to);
+}
+
+/* The user stack of `current`. Leaves the hash at STACK_NONE if there is none. */
+static __always_inline void walk_user(void *ctx, u32 depth, struct scratch *scratch, struct stack *to)
+{
+	struct user_regs regs = {};
+
+	if (!has_task_pt_regs()) {
+		walk_user_slowly(ctx, depth, to);
+		return;
+	}
+	user_regs(bpf_get_current_task_btf(), &regs);
+	if (!regs.is_64bit) {
+		walk_user_slowly(ctx, depth, to);
+	} else if (!regs.ip) { /* an io_uring worker: it has no user code */
+		to->hash = STACK_NONE;
+		to->frames = 0;
+	} else {
+		walk_frames(NULL, &regs, depth, scratch->chunk, to);
+	}
+}
+
+/* The kernel stack of a task that does not run; the kernel leaves out what it calls scheduler functions:
+ * see send_calls(). */
+static __always_inline void walk_kernel(struct task_struct *task, u32 depth, struct stack *to)
+{
+	long size = bpf_get_task_stack(task, to->ip, depth * 8, 0);
+
+	to->frames = size > 0 ? (u32)size / 8 : 0;
+	to->record = RECORD_KERNEL;
+	to->end = to->frames < depth ? END_WHOLE : END_DEEP;
+	hash_frames(to);
+}
+
+/* That of current, with our program on top of it: user space cuts that off by name. */
+static __always_inline void walk_own_kernel(void *ctx, u32 depth, struct stack *to)
+{
+	long size = bpf_get_stack(ctx, to->ip, depth * 8, 0);
+
+	to->frames = size > 0 ? (u32)size / 8 : 0;
+	to->record = RECORD_KERNEL;
+	to->end = to->frames < depth ? END_WHOLE : END_DEEP;
+	hash_frames(to);
+}
+
+/* Pairs in a record. */
+#define MAX_CALLS (MAX_FRAMES / 2)
+
+/* For a kernel stack that has just been sent. Scheduler functions (mutex_lock, io_schedule,
+ * schedule_timeout) are left out of it, and they are what a user wants to read. So user space gets every
+ * word on top of that stack which may be a return address, with the function that the call before it
+ * goes to, and puts the chain together: common/src/stack/calls.rs. Once for each stack that is new. */
+static __always_inline void send_calls(struct task_struct *task, struct scratch *scratch, u64 wake_bytes)
+{
+	struct stack *to = &scratch->kernel;
+	u64 sp = kernel_sp(task), text = to->ip[0];
+	u32 words = CHUNK / 8, calls = 0, i;
+
+	if (bpf_probe_read_kernel(scratch->chunk, CHUNK, (void *)sp)) {
+		words /= 2; /* it is nearly empty */
+		if (bpf_probe_read_kernel(scratch->chunk, CHUNK / 2, (void *)sp))
+			return;
+	}
+	for (i = 0; i < CHUNK / 8; i++) {
+		u64 word = scratch->chunk[i], called;
+
+		if (i >= words || calls >= MAX_CALLS)
+			break;
+		if (word - text + (1ULL << 31) >= 1ULL << 32) /* kernel and modules are not further apart */
+			continue;
+		called = callee(word);
+		if (!called)
+			continue;
+		to->ip[2 * calls] = word;
+		to->ip[2 * calls + 1] = called;
+		calls++;
+	}
+	to->record = RECORD_CALLS;
+	stack_send(to, 2 * calls, wake_bytes);
+}
+
+#endif
