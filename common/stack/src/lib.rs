@@ -1,0 +1,23 @@
+//! Stacks for the tools that show them: names for addresses, folded lines, flame graphs.
+//!
+//! A crate of its own, not a part of `common`: only tools with stacks build and link blazesym and inferno,
+//! whatever else is built with them. (A cargo feature of `common` would be on for all tools as soon as
+//! one of them asks for it in the same build.)
+//!
+//! The way of a stack: [`Symbols::note`] when its process is first seen, [`Symbols::kernel`] and
+//! [`Symbols::user`] for all stacks of a process at once, trimming of the tracer's own frames, then
+//! folded lines, a text block or a flame graph.
+
+mod elf;
+mod files;
+mod frame;
+mod jit;
+mod kernel;
+mod maps;
+mod process;
+mod progress;
+mod symbols;
+mod vdso;
+
+pub use frame::{Frame, Inlined, Named, Place, Space};
+pub use symbols::{Options, Symbols};
