@@ -74,9 +74,11 @@ impl Elfs {
         let Ok(elf) = ElfResolver::open_with_debug_dirs(path, [] as [&Path; 0]) else {
             return Vec::new();
         };
-        let virt = |offset| elf.file_offset_to_virt_offset(offset).ok().flatten().unwrap_or(0);
-        let addresses: Vec<u64> = offsets.iter().map(|offset| virt(*offset)).collect();
-        self.ask(debug, self.lines, Input::VirtOffset(&addresses)).0
+        let virt = |offset| elf.file_offset_to_virt_offset(offset).ok().flatten();
+        let addresses: Vec<Option<u64>> = offsets.iter().map(|offset| virt(*offset)).collect();
+        let known: Vec<u64> = addresses.iter().filter_map(|address| *address).collect();
+        let mut found = self.ask(debug, self.lines, Input::VirtOffset(&known)).0.into_iter();
+        addresses.into_iter().map(|address| address.and_then(|_| found.next().flatten())).collect()
     }
 
     /// Also: has the file no symbols but those for dynamic linking? `debug`: with DWARF and debug links.

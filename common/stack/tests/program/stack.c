@@ -9,6 +9,9 @@
 #define NAMED named
 #endif
 
+// A symbol at 0, as libraries have them for their versions: what is nowhere must not be taken for it.
+__asm__(".globl nothing\n.type nothing, STT_OBJECT\n.set nothing, 0\n");
+
 __attribute__((noinline)) static int local(int n) { return n * 3; }
 __attribute__((noinline)) int NAMED(int n) { return local(n) + 1; }
 
