@@ -10,8 +10,9 @@ struct offcpu_key {
 	u64 user;
 	u64 kernel;
 	u64 waker;
+	u64 cgroup; /* 0: they are not kept apart */
 	u32 tgid;
-	u32 tid; /* 0: threads are not kept apart */
+	u32 tid; /* as cgroup */
 	u32 image;
 	u8 state;
 	u8 flags;
@@ -131,6 +132,8 @@ static __always_inline void count_wait(bool direct, struct task_struct *task, st
 	key.tgid = GET(direct, task, tgid);
 	if (cfg.by_thread)
 		key.tid = GET(direct, task, pid);
+	if (cfg.by_cgroup)
+		key.cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
 	cell = bpf_map_lookup_elem(set, &key);
 	if (cell) {
 		grow_cell(cell, ns, count, longest);

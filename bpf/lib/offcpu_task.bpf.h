@@ -28,6 +28,7 @@ const volatile struct {
 	u8 kernel_stacks;
 	u8 preempted; /* waits of runnable threads count, too */
 	u8 by_thread; /* threads are kept apart */
+	u8 by_cgroup;
 	u8 storage; /* start_storage is there, and not start_hash */
 	u8 cmpxchg; /* the kernel has atomic exchange */
 	u8 waker;

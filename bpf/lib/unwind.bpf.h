@@ -213,9 +213,6 @@ static __always_inline void walk_own_kernel(void *ctx, u32 depth, struct stack *
 	hash_frames(to);
 }
 
-/* Pairs in a record. */
-#define MAX_CALLS (MAX_FRAMES / 2)
-
 /* For a kernel stack that has just been sent. Scheduler functions (mutex_lock, io_schedule,
  * schedule_timeout) are left out of it, and they are what a user wants to read. So user space gets every
  * word on top of that stack which may be a return address, with the function that the call before it
@@ -224,29 +221,31 @@ static __always_inline void send_calls(struct task_struct *task, struct scratch 
 {
 	struct stack *to = &scratch->kernel;
 	u64 sp = kernel_sp(task), text = to->ip[0];
-	u32 words = CHUNK / 8, calls = 0, i;
+	u32 words = CHUNK / 8, i;
 
 	if (bpf_probe_read_kernel(scratch->chunk, CHUNK, (void *)sp)) {
 		words /= 2; /* it is nearly empty */
 		if (bpf_probe_read_kernel(scratch->chunk, CHUNK / 2, (void *)sp))
 			return;
 	}
+	to->frames = 0;
 	for (i = 0; i < CHUNK / 8; i++) {
 		u64 word = scratch->chunk[i], called;
+		u32 at = to->frames; /* in memory: else the verifier looks at each number of calls by itself */
 
-		if (i >= words || calls >= MAX_CALLS)
+		if (i >= words || at > MAX_FRAMES - 2)
 			break;
 		if (word - text + (1ULL << 31) >= 1ULL << 32) /* kernel and modules are not further apart */
 			continue;
 		called = callee(word);
 		if (!called)
 			continue;
-		to->ip[2 * calls] = word;
-		to->ip[2 * calls + 1] = called;
-		calls++;
+		to->ip[at] = word;
+		to->ip[at + 1] = called;
+		to->frames = at + 2;
 	}
 	to->record = RECORD_CALLS;
-	stack_send(to, 2 * calls, wake_bytes);
+	stack_send(to, to->frames, wake_bytes);
 }
 
 #endif

@@ -42,6 +42,10 @@ pub enum Via {
     TpBtf(&'static str),
     /// An untyped raw tracepoint.
     RawTp(&'static str),
+    /// An iterator, over `task` for one.
+    Iter(&'static str),
+    /// One that may sleep, and so read the memory of other processes.
+    SleepableIter(&'static str),
 }
 
 /// What else a way needs of the kernel.
@@ -83,6 +87,8 @@ impl Via {
         match self {
             Via::TpBtf(_) => "tp_btf",
             Via::RawTp(_) => "raw_tp",
+            Via::Iter(_) => "iter",
+            Via::SleepableIter(_) => "iter.s",
         }
     }
 }
@@ -92,6 +98,8 @@ impl Way {
         match self.via {
             Via::TpBtf(tp) => kernel.try_tp_btf(tp)?,
             Via::RawTp(tp) => kernel.try_raw_tp(tp)?,
+            Via::Iter(over) => kernel.try_iter(over, false)?,
+            Via::SleepableIter(over) => kernel.try_iter(over, true)?,
         }
         self.needs.iter().try_for_each(|need| need.check(kernel))
     }

@@ -66,6 +66,21 @@ impl Out {
         Ok(())
     }
 
+    /// Several lines of text mode only.
+    pub fn print(&mut self, lines: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+        if self.json { Ok(()) } else { lines(&mut self.sink) }
+    }
+
+    /// A record of JSON mode only, of a tool's own making; its type, the tool and the time stand before it.
+    pub fn object(&mut self, kind: &str, fields: Map<String, Value>) -> Result<()> {
+        if !self.json {
+            return Ok(());
+        }
+        let mut object = self.record(kind, clock::monotonic());
+        object.extend(fields);
+        self.line(&object)
+    }
+
     /// The time of a report, as `-T` of the peers: `HH:MM:SS`, eight wide.
     pub fn time(&mut self) -> Result<()> {
         self.clock.adjust();

@@ -22,6 +22,12 @@ impl Line {
         Line(escape(comm).into_owned())
     }
 
+    /// Begins with a frame that is escaped, or our own.
+    #[must_use]
+    pub fn own(root: &str) -> Line {
+        Line(root.to_owned())
+    }
+
     /// One of our own frames, `[still blocked]` or `-`, as it stands.
     #[must_use]
     pub fn marker(mut self, marker: &str) -> Line {

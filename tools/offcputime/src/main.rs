@@ -1,0 +1,243 @@
+//! offcputime: where threads wait, and how long.
+
+use std::mem::MaybeUninit;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use common::child::Child;
+use common::coverage::Coverage;
+use common::filter::Raw;
+use common::hook::{Hook, Ladder, Links, Via};
+use common::kernel::Kernel;
+use common::out::{End, Out};
+use common::tick::{Signals, Ticker, Wake};
+use common::{cgroup, cli, clock, maps, object};
+use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
+use libbpf_rs::{MapCore as _, MapFlags, Object};
+use stack::{Early, Options, Symbols};
+
+use crate::args::{Args, By};
+use crate::names::Names;
+use crate::waits::Waits;
+
+mod args;
+mod calls;
+mod entries;
+mod hooks;
+mod names;
+mod report;
+mod size;
+mod stacks;
+mod state;
+mod waits;
+
+mod bpf {
+    include!(concat!(env!("OUT_DIR"), "/bpf.rs"));
+}
+
+fn main() -> ExitCode {
+    cli::start(|args: &Args| &args.shared, run)
+}
+
+fn run(args: &Args) -> Result<ExitCode> {
+    args.check()?;
+    let kernel = Kernel::probe()?;
+    let needed = |hook: &Hook| hook.what != common::filter::CHILDREN.what || !args.command.is_empty();
+    let ladder = Ladder::climb(&kernel, hooks::HOOKS, args.shared.probe.as_deref(), needed);
+    if args.shared.check {
+        return cli::check(&ladder);
+    }
+    ladder.require()?;
+    let cgroups = args.cgroups()?;
+    let symbols = Symbols::new(Options { lines: args.lines });
+    if let Some(why) = symbols.kernel_hidden().filter(|_| !args.user_stacks_only) {
+        eprintln!("offcputime: {why}");
+    }
+    let signals = Signals::block()?;
+    let mut child = match args.command.as_slice() {
+        [] => None,
+        command => Some(Child::spawn(command)?),
+    };
+    let wanted = args.wanted(&cgroups, child.as_ref().map(Child::pid));
+    wanted.check(&kernel)?;
+
+    let mut place = MaybeUninit::uninit();
+    let mut open = bpf::OffcputimeSkelBuilder::default().open(&mut place)?;
+    let storage = kernel.has_safe_task_storage()
+        && matches!(ladder.via(hooks::WAITS.what), Some(Via::TpBtf(_)));
+    configure(&mut open, args, wanted.raw(kernel.own_tgid()), storage, kernel.has_cmpxchg())?;
+    wanted.prepare(open.open_object_mut())?;
+    object::choose_starts(open.open_object_mut(), storage)?;
+    ladder.apply(open.open_object_mut())?;
+    let skel = object::load(open, args.shared.verbose)?;
+    wanted.fill(skel.object())?;
+    let links = ladder.attach(skel.object())?;
+
+    let waits = Waits::new(&skel.maps, args.stack_storage_size, symbols)?;
+    object::begin_after(skel.object(), || {
+        links.iterate(sweep(&ladder))?;
+        set_times(skel.object(), clock::monotonic(), 0)
+    })?;
+    let tick = Ticker::new(&args.every(), signals);
+    if let Some(child) = &mut child {
+        child.release()?;
+    }
+    args.shared.ready("offcputime", &ladder)?;
+    let out = Out::new("offcputime", &args.shared);
+    let mut run = Run { args, out, tick, child, waits, events: 0, early: Early::default(), began: clock::monotonic() };
+    run.go(skel.object(), &links, sweep(&ladder))?;
+    let Run { out, tick, child, waits, events, early, .. } = run;
+    drop(links);
+    let coverage = Coverage::read(skel.object())?;
+    if let Some(line) = early.line() {
+        eprintln!("offcputime: {line}");
+    }
+    let (stacks, bytes, refused) = waits.stacks.figures();
+    if args.shared.verbose {
+        eprintln!("offcputime: {stacks} stacks in {} KiB, {refused} not kept", bytes >> 10);
+    }
+    let end = End {
+        seconds: tick.length().as_secs_f64(),
+        events,
+        what: "waits",
+        coverage: &coverage,
+        ladder: &ladder,
+        more: vec![("stacks", stacks.into()), ("stacks_not_kept", refused.into())],
+    };
+    let code = out.finish(&end)?;
+    match child {
+        Some(child) => child.end(tick.forward, code),
+        None => Ok(code),
+    }
+}
+
+/// The iterator that was chosen.
+fn sweep(ladder: &Ladder) -> &'static str {
+    match ladder.via(hooks::SWEEP.what) {
+        Some(Via::SleepableIter(_)) => "sweep_sleeping",
+        _ => "sweep",
+    }
+}
+
+fn configure(
+    open: &mut bpf::OpenOffcputimeSkel<'_>,
+    args: &Args,
+    filter: Raw,
+    storage: bool,
+    cmpxchg: bool,
+) -> Result<()> {
+    let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let cfg = &mut open.maps.rodata_data.as_deref_mut().context("rodata is not mapped")?.cfg;
+    cfg.filter = filter.into();
+    cfg.min_ns = args.min_block_time.map_or(0, nanos);
+    cfg.max_ns = args.max_block_time.map_or(u64::MAX, nanos);
+    cfg.quantum_ns = args.pooled().map_or(0, nanos);
+    cfg.wake_bytes = WAKE_BYTES;
+    cfg.depth = args.perf_max_stack_depth;
+    cfg.states = args.states().bits();
+    cfg.threads = match args {
+        Args { user_threads_only: true, .. } => 1,
+        Args { kernel_threads_only: true, .. } => 2,
+        _ => 0,
+    };
+    cfg.user_stacks = (!args.kernel_stacks_only).into();
+    cfg.kernel_stacks = (!args.user_stacks_only).into();
+    cfg.preempted = args.runnable().into();
+    cfg.by_thread = matches!(args.by, None | Some(By::Thread)).into();
+    cfg.by_cgroup = (args.by == Some(By::Cgroup)).into();
+    cfg.storage = storage.into();
+    cfg.cmpxchg = cmpxchg.into();
+    cfg.waker = args.waker.into();
+    if !storage {
+        open.maps.start_hash.set_max_entries(room_for_threads())?;
+    }
+    Ok(())
+}
+
+/// Of the ring, 2 MiB: we are woken when so much more has come.
+const WAKE_BYTES: u64 = 1 << 18;
+
+/// Entries of the hash of threads, which cannot grow: twice as many as there are now.
+fn room_for_threads() -> u32 {
+    let loadavg = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let total = loadavg.split_whitespace().nth(3).and_then(|field| field.split_once('/'));
+    let threads: u32 = total.and_then(|(_, total)| total.parse().ok()).unwrap_or(0);
+    threads.saturating_mul(2).clamp(8192, 1 << 18)
+}
+
+impl From<Raw> for bpf::types::filter {
+    fn from(raw: Raw) -> Self {
+        let mut filter = Self::default();
+        raw.write_to(&mut filter);
+        filter
+    }
+}
+
+// SAFETY: integers without padding, the same as `common::filter::Raw`.
+unsafe impl plain::Plain for bpf::types::filter {}
+
+/// `times` of `bpf/lib/offcpu_switch.bpf.h`.
+fn set_times(object: &Object, began: u64, until: u64) -> Result<()> {
+    let bytes = [began.to_ne_bytes(), until.to_ne_bytes()].concat();
+    let map = maps::find(object, ".data.times")?;
+    map.update(&0_u32.to_ne_bytes(), &bytes, MapFlags::ANY).context("cannot set the times of the run")
+}
+
+struct Run<'a> {
+    args: &'a Args,
+    out: Out,
+    tick: Ticker,
+    child: Option<Child>,
+    waits: Waits<'a>,
+    events: u64,
+    early: Early,
+    began: u64,
+}
+
+impl Run<'_> {
+    fn go(&mut self, object: &Object, links: &Links, sweep: &str) -> Result<()> {
+        if !self.args.folded {
+            self.out.text(&report::banner(self.args))?;
+            if let Some(line) = report::pooled(self.args) {
+                self.out.text(&line)?;
+            }
+            self.out.flush()?;
+        }
+        let mut groups = cgroup::Names::new();
+        loop {
+            let fds: Vec<_> = self.child.iter().map(Child::fd).collect();
+            let wake = match self.waits.events().wait(&mut self.tick, &fds)? {
+                Wake::Ready(_) => self.tick.end(),
+                other => other,
+            };
+            let Wake::Part { last, .. } = wake else {
+                self.waits.look()?;
+                continue;
+            };
+            set_times(object, self.began, clock::monotonic())?;
+            if last {
+                object::ending(object)?;
+            }
+            links.iterate(sweep)?;
+            if last {
+                object::end(object)?;
+                links.iterate(sweep)?;
+            }
+            let part = self.waits.part()?;
+            self.events += part.rows.values().map(|sum| sum.count).sum::<u64>() + part.homeless.count;
+            let names = Names::find(&mut self.waits.symbols, &self.waits.stacks, part.rows.keys(), &mut self.early);
+            let entries = entries::entries(&part, self.args, &names, &self.waits.stacks, &mut groups);
+            if !self.args.folded {
+                self.out.text("")?;
+                if self.args.interval.is_some() {
+                    self.out.time()?;
+                }
+            }
+            report::part(&mut self.out, self.args, &entries)?;
+            self.out.flush()?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+}
