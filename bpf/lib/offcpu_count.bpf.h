@@ -87,8 +87,11 @@ static __always_inline void grow_cell(struct offcpu_cell *cell, u64 ns, u32 coun
 
 /* Sees to it that user space has the stacks at hand: that in `t` and that in `scratch`. */
 static __always_inline void keep_stacks(bool direct, struct task_struct *task, struct offcpu_task *t,
-					struct scratch *scratch, struct offcpu_what *what)
+					struct scratch *scratch, bool sweep)
 {
+	struct offcpu_what *what = &t->what;
+	enum kept kept;
+
 	if (what->user >= STACK_IDS && what->user != t->kept_user) {
 		/* Woken at once: the process may end any moment, and its names with it. */
 		if (t->user.frames && stack_keep(&t->user, 0) == KEPT_NOT)
@@ -96,66 +99,94 @@ static __always_inline void keep_stacks(bool direct, struct task_struct *task, s
 		else
 			t->kept_user = what->user;
 	}
-	if (direct && what->kernel >= STACK_IDS && what->kernel != t->kept_kernel) {
-		enum kept kept = stack_keep(&scratch->kernel, cfg.wake_bytes);
-
-		if (kept == KEPT_NOT) {
-			what->kernel = STACK_NOT_KEPT;
-			return;
-		}
-		t->kept_kernel = what->kernel;
-		if (kept == KEPT_NOW)
-			send_calls(task, scratch, cfg.wake_bytes);
+	if (!direct || what->kernel < STACK_IDS || what->kernel == t->kept_kernel)
+		return;
+	kept = stack_keep(&scratch->kernel, cfg.wake_bytes);
+	if (kept == KEPT_NOT) {
+		what->kernel = STACK_NOT_KEPT;
+		return;
 	}
+	t->kept_kernel = what->kernel;
+	if (kept == KEPT_NOW)
+		send_calls(task, scratch, sweep, cfg.wake_bytes);
 }
 
-/* `scratch`: the stacks are at hand, and user space may not have them yet; NULL: it has. */
-static __always_inline void count_wait(bool direct, struct task_struct *task, struct offcpu_task *t,
-				       struct offcpu_what *what, struct scratch *scratch, u64 ns, u32 count,
-				       u64 longest)
+static __always_inline void fill_key(bool direct, struct task_struct *task, struct offcpu_task *t,
+				     const struct offcpu_what *what, u8 flags, struct offcpu_key *key)
+{
+	key->user = what->user;
+	key->kernel = what->kernel;
+	key->waker = what->waker;
+	key->image = t->image;
+	key->state = what->state;
+	key->flags = what->flags | flags;
+	key->tgid = GET(direct, task, tgid);
+	if (cfg.by_thread)
+		key->tid = GET(direct, task, pid);
+	if (cfg.by_cgroup)
+		key->cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+}
+
+static __always_inline void add_cell(bool direct, struct task_struct *task, void *set,
+				     const struct offcpu_key *key, u64 ns, u32 count, u64 longest)
 {
 	struct offcpu_cell fresh = { .ns = ns, .count = count, .longest = longest };
-	struct offcpu_key key = {
-		.user = what->user,
-		.kernel = what->kernel,
-		.waker = what->waker,
-		.image = t->image,
-		.state = what->state,
-		.flags = what->flags,
-	};
+	struct offcpu_cell *cell;
+
+	bpf_core_read(&fresh.comm, sizeof(fresh.comm), &task->comm);
+	if (!bpf_map_update_elem(set, key, &fresh, BPF_NOEXIST)) {
+		__sync_fetch_and_add(&cells_made, 1);
+		if (cells_made % CELLS_WAKE == 0)
+			wake_collector();
+		return;
+	}
+	cell = bpf_map_lookup_elem(set, key); /* there by now, or the set is full */
+	if (cell)
+		grow_cell(cell, ns, count, longest);
+	else
+		count_homeless(ns, count);
+}
+
+/* A wait, or what is left of one, for its own stacks. Those are at hand, and user space may not have them. */
+static __always_inline void count_own(bool direct, struct task_struct *task, struct offcpu_task *t,
+				      struct scratch *scratch, bool sweep, u8 flags, u64 ns)
+{
+	struct offcpu_key key = {};
 	struct offcpu_cell *cell;
 	u32 zero = 0;
 	void *set = bpf_map_lookup_elem(&cells_active, &zero);
 
 	if (!set)
 		return;
-	key.tgid = GET(direct, task, tgid);
-	if (cfg.by_thread)
-		key.tid = GET(direct, task, pid);
-	if (cfg.by_cgroup)
-		key.cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+	fill_key(direct, task, t, &t->what, flags, &key);
 	cell = bpf_map_lookup_elem(set, &key);
 	if (cell) {
-		grow_cell(cell, ns, count, longest);
+		grow_cell(cell, ns, 1, ns);
 		return;
 	}
-	if (scratch) {
-		keep_stacks(direct, task, t, scratch, what);
-		key.user = what->user;
-		key.kernel = what->kernel;
-	}
-	bpf_core_read(&fresh.comm, sizeof(fresh.comm), &task->comm);
-	if (!bpf_map_update_elem(set, &key, &fresh, BPF_NOEXIST)) {
-		__sync_fetch_and_add(&cells_made, 1);
-		if (cells_made % CELLS_WAKE == 0)
-			wake_collector();
+	keep_stacks(direct, task, t, scratch, sweep);
+	key.user = t->what.user;
+	key.kernel = t->what.kernel;
+	add_cell(direct, task, set, &key, ns, 1, ns);
+}
+
+/* Pooled waits, for the stacks that were drawn. */
+static __always_inline void count_pooled(bool direct, struct task_struct *task, struct offcpu_task *t, u64 ns,
+					 u32 count, u64 longest)
+{
+	struct offcpu_key key = {};
+	struct offcpu_cell *cell;
+	u32 zero = 0;
+	void *set = bpf_map_lookup_elem(&cells_active, &zero);
+
+	if (!set)
 		return;
-	}
-	cell = bpf_map_lookup_elem(set, &key); /* there by now, or the set is full */
+	fill_key(direct, task, t, &t->pool.what, 0, &key);
+	cell = bpf_map_lookup_elem(set, &key);
 	if (cell)
 		grow_cell(cell, ns, count, longest);
 	else
-		count_homeless(ns, count);
+		add_cell(direct, task, set, &key, ns, count, longest);
 }
 
 #endif

@@ -15,48 +15,43 @@
 
 #include "offcpu_task.bpf.h"
 
-/* What a wait has brought about. */
-struct offcpu_draw {
-	bool before; /* it is the one to charge, for the piece that it began in */
-	bool after; /* and for the piece that it ended in, if that is another */
-	u64 due_ns; /* the piece that is complete by now */
-	u64 longest;
-	u32 due_count;
-};
-
-static __always_inline void take_due(struct offcpu_pool *pool, u64 ns, struct offcpu_draw *draw)
+static __always_inline void take_due(struct offcpu_pool *pool, u64 ns)
 {
-	draw->due_ns = ns;
-	draw->due_count = pool->count;
-	draw->longest = pool->longest;
+	pool->due_ns = ns;
+	pool->due_count = pool->count;
+	pool->due_longest = pool->longest;
 	pool->ns -= ns;
 	pool->count = 0;
 	pool->longest = 0;
 }
 
-static __always_inline void pool_wait(struct offcpu_pool *pool, u64 ns, struct offcpu_draw *draw)
+/* True: there is something to do, as `before`, `after` and `due_ns` say. */
+static __always_inline bool pool_wait(struct offcpu_pool *pool, u64 ns)
 {
+	bool full;
+
 	pool->ns += ns;
 	pool->count++;
 	if (ns > pool->longest)
 		pool->longest = ns;
-	if (!pool->settled) {
-		draw->before = ((u64)bpf_get_prandom_u32() * pool->ns >> 32) < ns;
-		if (pool->ns < cfg.quantum_ns)
-			return;
-		take_due(pool, pool->ns, draw);
-		pool->settled = true;
-	} else {
-		draw->before = !pool->hit && pool->ns > pool->point;
-		if (draw->before)
-			pool->hit = true;
-		if (pool->ns < cfg.quantum_ns)
-			return;
-		take_due(pool, cfg.quantum_ns, draw);
+	full = pool->ns >= cfg.quantum_ns;
+	pool->after = false;
+	pool->due_ns = 0;
+	if (!pool->settled)
+		pool->before = ((u64)bpf_get_prandom_u32() * pool->ns >> 32) < ns;
+	else
+		pool->before = !pool->hit && pool->ns > pool->point;
+	if (!full) {
+		pool->hit |= pool->before;
+		return pool->before;
 	}
+	take_due(pool, pool->settled ? cfg.quantum_ns : pool->ns);
+	pool->settled = true;
 	/* ns is less than a quantum, so there is one piece begun, at most. */
 	pool->point = (u64)bpf_get_prandom_u32() * cfg.quantum_ns >> 32;
-	pool->hit = draw->after = pool->ns > pool->point;
+	pool->after = pool->ns > pool->point;
+	pool->hit = pool->after;
+	return true;
 }
 
 #endif

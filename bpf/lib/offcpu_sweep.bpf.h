@@ -10,7 +10,7 @@
  * it under. */
 static __always_inline u64 user_stack_of(struct task_struct *task, struct scratch *scratch, bool sleepable)
 {
-	struct stack *stack = &scratch->kernel;
+	struct stack *stack = &scratch->user;
 	struct user_regs regs = {};
 
 	if (!sleepable || !has_task_pt_regs())
@@ -33,7 +33,7 @@ static __always_inline int sweep_begin(struct task_struct *task, bool sleepable)
 	bool runnable = task_runnable(true, task);
 	u64 mm = (u64)task->mm, user = STACK_NONE, ran = task->se.sum_exec_runtime;
 	u32 arrived = arrivals(true, task), state = task_state(true, task);
-	struct scratch *scratch = scratch_for(WALK_SWEEP);
+	struct scratch *scratch = scratch_of(true);
 	struct offcpu_task *t;
 
 	if (!scratch || task_running(true, task) || state & TASK_DEAD)
@@ -51,9 +51,11 @@ static __always_inline int sweep_begin(struct task_struct *task, bool sleepable)
 		return 0; /* it has been seen leaving, or has gone on meanwhile */
 	t->arrivals = arrived;
 	t->exec_ns = ran;
-	t->state = state;
-	t->preempted = runnable;
-	t->user.hash = user;
+	t->what.state = runnable ? 'R' : state_letter(state);
+	t->what.flags = runnable ? FLAG_PREEMPTED : 0;
+	t->what.waker = 0;
+	t->what.user = user;
+	t->what.kernel = STACK_NONE;
 	t->user.frames = 0; /* it has been sent */
 	if (mm)
 		note_image(true, task, t, mm);

@@ -22,15 +22,6 @@ enum walk {
 	WALK_SWEEP,
 };
 
-static __always_inline struct scratch *scratch_for(enum walk walk)
-{
-	u32 index = 0;
-
-	if (walk == WALK_SWEEP)
-		return bpf_map_lookup_elem(&scratch_sweep, &index);
-	return bpf_map_lookup_elem(&scratch_percpu, &index);
-}
-
 static __always_inline bool length_wanted(u64 ns)
 {
 	return ns >= cfg.min_ns && ns <= cfg.max_ns;
@@ -41,44 +32,34 @@ static __always_inline bool length_wanted(u64 ns)
 static __always_inline void end_wait(bool direct, struct task_struct *task, struct offcpu_task *t, u8 flags,
 				     enum walk walk, bool exact, u64 ns)
 {
-	struct offcpu_what what = {
-		.user = t->user.hash,
-		.kernel = cfg.kernel_stacks ? STACK_UNSEEN : STACK_NONE,
-		.waker = t->waker,
-		.state = state_letter(t->preempted ? 0 : t->state),
-		.flags = flags | (t->preempted ? FLAG_PREEMPTED : 0),
-	};
-	struct offcpu_draw draw = {};
+	struct offcpu_pool *pool = &t->pool;
 	struct scratch *scratch;
 
-	if (!exact) {
-		pool_wait(&t->pool, ns, &draw);
-		if (!draw.before && !draw.after && !draw.due_ns)
-			return;
-	}
-	scratch = scratch_for(walk);
+	if (!exact && !pool_wait(pool, ns))
+		return;
+	scratch = scratch_of(walk == WALK_SWEEP);
 	if (!scratch)
 		return;
-	if (cfg.kernel_stacks && walk != WALK_NOT && (exact || draw.before || draw.after)) {
-		if (direct) {
-			walk_kernel(task, cfg.depth, &scratch->kernel);
-			what.kernel = scratch->kernel.hash;
-		} else {
-			what.kernel = t->kernel;
+	if (cfg.kernel_stacks && (exact || pool->before || pool->after)) {
+		if (walk == WALK_NOT) {
+			t->what.kernel = STACK_UNSEEN;
+		} else if (direct) { /* else it was walked when the task left */
+			walk_kernel(task, cfg.depth, scratch, walk == WALK_SWEEP);
+			t->what.kernel = scratch->kernel.hash;
 		}
 	}
 	if (exact) {
-		count_wait(direct, task, t, &what, scratch, ns, 1, ns);
+		count_own(direct, task, t, scratch, walk == WALK_SWEEP, flags, ns);
 		return;
 	}
-	if (draw.before || draw.after)
-		keep_stacks(direct, task, t, scratch, &what);
-	if (draw.before)
-		t->pool.what = what;
-	if (draw.due_ns)
-		count_wait(direct, task, t, &t->pool.what, NULL, draw.due_ns, draw.due_count, draw.longest);
-	if (draw.after)
-		t->pool.what = what;
+	if (pool->before || pool->after)
+		keep_stacks(direct, task, t, scratch, walk == WALK_SWEEP);
+	if (pool->before)
+		pool->what = t->what;
+	if (pool->due_ns)
+		count_pooled(direct, task, t, pool->due_ns, pool->due_count, pool->due_longest);
+	if (pool->after)
+		pool->what = t->what;
 }
 
 /* Takes the part of the wait that is not counted yet. Programs and the sweep may both be at it. */
@@ -127,9 +108,26 @@ static __always_inline void end_task(bool direct, struct task_struct *task, stru
 	struct offcpu_pool *pool = &t->pool;
 
 	if (pool->ns)
-		count_wait(direct, task, t, &pool->what, NULL, pool->ns, pool->count, pool->longest);
+		count_pooled(direct, task, t, pool->ns, pool->count, pool->longest);
 	pool->ns = 0;
 	pool->count = 0;
+}
+
+/* The stack that was walked into scratch memory stays with the thread. */
+static __always_inline void take_user(bool direct, struct task_struct *task, struct offcpu_task *t,
+				      const struct stack *from)
+{
+	u32 size = from->frames * 8;
+
+	if (size > sizeof(from->ip))
+		return;
+	bpf_probe_read_kernel(t->user.ip, size, from->ip);
+	t->user.hash = from->hash;
+	t->user.frames = from->frames;
+	t->user.end = from->end;
+	t->user.tgid = GET(direct, task, tgid);
+	t->user.image = t->image;
+	t->what.user = from->hash;
 }
 
 static __always_inline void leave(void *ctx, bool direct, bool preempt, struct task_struct *prev, u64 now)
@@ -156,30 +154,30 @@ static __always_inline void leave(void *ctx, bool direct, bool preempt, struct t
 	}
 	if (!t)
 		t = make_task(direct, prev);
-	scratch = scratch_for(WALK_NEXT);
+	scratch = scratch_of(false);
 	if (!t || !scratch)
 		return;
-	t->state = state;
-	t->preempted = preempt;
-	t->waker = 0;
+	t->what.state = preempt ? 'R' : state_letter(state);
+	t->what.flags = preempt ? FLAG_PREEMPTED : 0;
+	t->what.waker = 0;
+	t->what.user = STACK_NONE;
+	t->user.frames = 0;
 	t->arrivals = arrivals(direct, prev);
 	t->exec_ns = GET(direct, prev, se.sum_exec_runtime);
-	t->user.hash = STACK_NONE;
-	t->user.frames = 0;
 	mm = (u64)GET(direct, prev, mm);
 	if (mm && !(GET(direct, prev, flags) & PF_KTHREAD)) {
 		if (t->mm != mm)
 			note_image(direct, prev, t, mm);
-		if (cfg.user_stacks)
-			walk_user(ctx, cfg.depth, scratch, &t->user);
-		t->user.tgid = GET(direct, prev, tgid);
-		t->user.image = t->image;
+		if (cfg.user_stacks) {
+			walk_user(ctx, cfg.depth, scratch);
+			take_user(direct, prev, t, &scratch->user);
+		}
 	}
 	if (!direct && cfg.kernel_stacks) {
-		walk_own_kernel(ctx, cfg.depth, &scratch->kernel);
-		t->kernel = scratch->kernel.hash;
+		walk_own_kernel(ctx, cfg.depth, scratch);
+		t->what.kernel = scratch->kernel.hash;
 		if (stack_keep(&scratch->kernel, cfg.wake_bytes) == KEPT_NOT)
-			t->kernel = STACK_NOT_KEPT;
+			t->what.kernel = STACK_NOT_KEPT;
 	}
 	t->left = now;
 	t->at = now;

@@ -47,6 +47,7 @@ struct offcpu_what {
 	u64 waker;
 	u8 state; /* as ps shows it */
 	u8 flags; /* enum flags */
+	u8 unused[6];
 };
 
 enum flags {
@@ -56,27 +57,32 @@ enum flags {
 
 /* Waits shorter than the quantum: see offcpu_pool.bpf.h. */
 struct offcpu_pool {
-	u64 ns;
+	u64 ns; /* those not charged yet */
 	u64 longest;
 	u32 count;
 	u32 point;
 	u8 settled;
 	u8 hit;
-	struct offcpu_what what;
+	/* What the last wait has brought about. */
+	u8 before; /* it is the one to charge, for the piece that it began in */
+	u8 after; /* and for the piece that it ended in, if that is another */
+	u32 due_count;
+	u64 due_ns; /* a piece that it has completed */
+	u64 due_longest;
+	struct offcpu_what what; /* to charge */
 };
 
+/* Also where what the verifier need not know is kept between two steps: it would go through all that follows
+ * once for each state letter, flag and outcome of a draw that it saw being set. */
 struct offcpu_task {
 	u64 at; /* from when on its wait has not been counted; 0: it does not wait */
 	u64 left; /* when it left its CPU, or when the run began, whichever is later */
 	u64 exec_ns; /* its time on CPUs by then */
-	u32 arrivals; /* how often it had been given one */
-	u32 state;
 	u64 mm; /* as address only */
+	u32 arrivals; /* how often it had been given a CPU */
 	u32 image;
-	u8 preempted;
-	u64 kernel; /* the raw_tp programs walk the kernel stack when it leaves */
-	u64 waker;
-	u64 kept_user, kept_kernel; /* those that user space is known to have */
+	struct offcpu_what what;
+	u64 kept_user, kept_kernel; /* stacks that user space is known to have */
 	struct offcpu_pool pool;
 	struct stack user;
 };

@@ -67,11 +67,13 @@ struct {
 	__type(value, u32);
 } seen_stacks SEC(".maps");
 
-/* For programs that cannot be interrupted by another of ours: sched_switch runs with interrupts off. */
 struct scratch {
-	u64 chunk[128]; /* the user's stack from its pointer on */
+	u64 chunk[128]; /* of a stack, from its pointer on */
+	struct stack user;
 	struct stack kernel;
 };
+
+/* For programs that no other of ours can interrupt: sched_switch runs with interrupts off. */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -83,10 +85,19 @@ struct {
 /* For the iterator, of which one at a time runs: it can be interrupted, by sched_switch for one. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2);
+	__uint(max_entries, 1);
 	__type(key, u32);
 	__type(value, struct scratch);
 } scratch_sweep SEC(".maps");
+
+static __always_inline struct scratch *scratch_of(bool sweep)
+{
+	u32 zero = 0;
+
+	if (sweep)
+		return bpf_map_lookup_elem(&scratch_sweep, &zero);
+	return bpf_map_lookup_elem(&scratch_percpu, &zero);
+}
 
 /* One step of the hash: a bijection for every address, and the high half is folded down. */
 static __always_inline u64 stack_mix(u64 hash, u64 ip)

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* Walks stacks: the user's by frame pointers, the kernel's by the kernel.
  *
+ * The loops are in functions of their own, with numbers as arguments and without `static`: the verifier looks
+ * at such a function once, and not for each state that a caller can be in. That is the difference between
+ * 800,000 steps and some thousands. They find their data in the scratch maps.
+ *
  * The user's stack is read in one piece, a kilobyte from its pointer on: most walks end inside. What lies
  * beyond is read frame by frame. A frame is {the caller's frame, the return address} on x86 and arm64.
  */
@@ -90,19 +94,6 @@ static __always_inline long read_user(struct task_struct *remote, void *to, u32 
 	return bpf_probe_read_user(to, size, (void *)from);
 }
 
-static __always_inline void hash_frames(struct stack *stack)
-{
-	u64 hash = 0;
-	u32 i;
-
-	for (i = 0; i < MAX_FRAMES; i++) {
-		if (i >= stack->frames)
-			break;
-		hash = stack_mix(hash, stack->ip[i]);
-	}
-	stack->hash = stack->frames ? stack_hashed(hash) : STACK_NONE;
-}
-
 /* Below the first page nothing can be mapped: a number that is no address. */
 #define LOWEST_IP 4096
 
@@ -160,75 +151,102 @@ static __always_inline void walk_frames(struct task_struct *remote, const struct
 	to->hash = stack_hashed(hash);
 }
 
-/* By the kernel, for 32-bit programs and where there is no bpf_task_pt_regs: only of current. */
-static __always_inline void walk_user_slowly(void *ctx, u32 depth, struct stack *to)
+/* The user stack of current, which is 64-bit code. */
+__noinline int walk_user_frames(u32 depth)
 {
-	long size = bpf_get_stack(ctx, to->ip, depth * 8, BPF_F_USER_STACK);
-
-	to->frames = size > 0 ? (u32)size / 8 : 0;
-	to->end = to->frames < depth ? END_WHOLE : END_DEEP;
-	hash_frames(to);
-}
-
-/* The user stack of `current`. Leaves the hash at STACK_NONE if there is none. */
-static __always_inline void walk_user(void *ctx, u32 depth, struct scratch *scratch, struct stack *to)
-{
+	struct scratch *scratch = scratch_of(false);
 	struct user_regs regs = {};
 
-	if (!has_task_pt_regs()) {
-		walk_user_slowly(ctx, depth, to);
-		return;
-	}
+	if (!scratch || !has_task_pt_regs())
+		return 0;
 	user_regs(bpf_get_current_task_btf(), &regs);
-	if (!regs.is_64bit) {
-		walk_user_slowly(ctx, depth, to);
-	} else if (!regs.ip) { /* an io_uring worker: it has no user code */
-		to->hash = STACK_NONE;
-		to->frames = 0;
-	} else {
-		walk_frames(NULL, &regs, depth, scratch->chunk, to);
+	walk_frames(NULL, &regs, depth, scratch->chunk, &scratch->user);
+	return 0;
+}
+
+/* Hashes the user or the kernel stack in a scratch map. */
+__noinline int hash_frames(u32 user, u32 sweep)
+{
+	struct scratch *scratch = scratch_of(sweep);
+	struct stack *stack;
+	u64 hash = 0;
+	u32 i;
+
+	if (!scratch)
+		return 0;
+	stack = user ? &scratch->user : &scratch->kernel;
+	for (i = 0; i < MAX_FRAMES; i++) {
+		if (i >= stack->frames)
+			break;
+		hash = stack_mix(hash, stack->ip[i]);
 	}
+	stack->hash = stack->frames ? stack_hashed(hash) : STACK_NONE;
+	return 0;
+}
+
+static __always_inline void take_frames(struct stack *to, long size, u32 depth, bool user, bool sweep)
+{
+	to->frames = size > 0 ? (u32)size / 8 : 0;
+	to->end = to->frames < depth ? END_WHOLE : END_DEEP;
+	hash_frames(user, sweep);
+}
+
+/* The user stack of `current` into the scratch map. Its hash is STACK_NONE if there is none. By the kernel for
+ * 32-bit programs and where there is no bpf_task_pt_regs. */
+static __always_inline void walk_user(void *ctx, u32 depth, struct scratch *scratch)
+{
+	struct stack *to = &scratch->user;
+	struct user_regs regs = {};
+
+	if (has_task_pt_regs())
+		user_regs(bpf_get_current_task_btf(), &regs);
+	if (regs.is_64bit && regs.ip)
+		walk_user_frames(depth);
+	else if (has_task_pt_regs() && !regs.ip) /* an io_uring worker: it has no user code */
+		take_frames(to, 0, depth, true, false);
+	else
+		take_frames(to, bpf_get_stack(ctx, to->ip, depth * 8, BPF_F_USER_STACK), depth, true, false);
 }
 
 /* The kernel stack of a task that does not run; the kernel leaves out what it calls scheduler functions:
  * see send_calls(). */
-static __always_inline void walk_kernel(struct task_struct *task, u32 depth, struct stack *to)
+static __always_inline void walk_kernel(struct task_struct *task, u32 depth, struct scratch *scratch,
+					bool sweep)
 {
-	long size = bpf_get_task_stack(task, to->ip, depth * 8, 0);
+	struct stack *to = &scratch->kernel;
 
-	to->frames = size > 0 ? (u32)size / 8 : 0;
 	to->record = RECORD_KERNEL;
-	to->end = to->frames < depth ? END_WHOLE : END_DEEP;
-	hash_frames(to);
+	take_frames(to, bpf_get_task_stack(task, to->ip, depth * 8, 0), depth, false, sweep);
 }
 
 /* That of current, with our program on top of it: user space cuts that off by name. */
-static __always_inline void walk_own_kernel(void *ctx, u32 depth, struct stack *to)
-{
-	long size = bpf_get_stack(ctx, to->ip, depth * 8, 0);
-
-	to->frames = size > 0 ? (u32)size / 8 : 0;
-	to->record = RECORD_KERNEL;
-	to->end = to->frames < depth ? END_WHOLE : END_DEEP;
-	hash_frames(to);
-}
-
-/* For a kernel stack that has just been sent. Scheduler functions (mutex_lock, io_schedule,
- * schedule_timeout) are left out of it, and they are what a user wants to read. So user space gets every
- * word on top of that stack which may be a return address, with the function that the call before it
- * goes to, and puts the chain together: common/src/stack/calls.rs. Once for each stack that is new. */
-static __always_inline void send_calls(struct task_struct *task, struct scratch *scratch, u64 wake_bytes)
+static __always_inline void walk_own_kernel(void *ctx, u32 depth, struct scratch *scratch)
 {
 	struct stack *to = &scratch->kernel;
-	u64 sp = kernel_sp(task), text = to->ip[0];
-	u32 words = CHUNK / 8, i;
 
+	to->record = RECORD_KERNEL;
+	take_frames(to, bpf_get_stack(ctx, to->ip, depth * 8, 0), depth, false, false);
+}
+
+/* From the stack that begins at `sp`, into the scratch map's kernel stack: its addresses are not needed any
+ * more. */
+__noinline int find_calls(u64 sp, u32 sweep)
+{
+	struct scratch *scratch = scratch_of(sweep);
+	struct stack *to;
+	u32 words = CHUNK / 8, i;
+	u64 text;
+
+	if (!scratch)
+		return 0;
+	to = &scratch->kernel;
+	text = to->ip[0];
+	to->frames = 0;
 	if (bpf_probe_read_kernel(scratch->chunk, CHUNK, (void *)sp)) {
 		words /= 2; /* it is nearly empty */
 		if (bpf_probe_read_kernel(scratch->chunk, CHUNK / 2, (void *)sp))
-			return;
+			return 0;
 	}
-	to->frames = 0;
 	for (i = 0; i < CHUNK / 8; i++) {
 		u64 word = scratch->chunk[i], called;
 		u32 at = to->frames; /* in memory: else the verifier looks at each number of calls by itself */
@@ -244,8 +262,19 @@ static __always_inline void send_calls(struct task_struct *task, struct scratch 
 		to->ip[at + 1] = called;
 		to->frames = at + 2;
 	}
-	to->record = RECORD_CALLS;
-	stack_send(to, to->frames, wake_bytes);
+	return 0;
+}
+
+/* For a kernel stack that has just been sent. Scheduler functions (mutex_lock, io_schedule,
+ * schedule_timeout) are left out of it, and they are what a user wants to read. So user space gets every
+ * word on top of that stack which may be a return address, with the function that the call before it
+ * goes to, and puts the chain together: common/src/stack/calls.rs. Once for each stack that is new. */
+static __always_inline void send_calls(struct task_struct *task, struct scratch *scratch, bool sweep,
+				       u64 wake_bytes)
+{
+	scratch->kernel.record = RECORD_CALLS;
+	find_calls(kernel_sp(task), sweep);
+	stack_send(&scratch->kernel, scratch->kernel.frames, wake_bytes);
 }
 
 #endif
