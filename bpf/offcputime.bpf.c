@@ -15,6 +15,7 @@
 
 #include "children.bpf.h"
 #include "offcpu_sweep.bpf.h"
+#include "offcpu_waker.bpf.h"
 
 /* Entry points. Either the tp_btf or the raw_tp ones are loaded: see HOOKS in tools/offcputime. */
 
@@ -40,6 +41,18 @@ SEC("raw_tp/sched_switch")
 int BPF_PROG(switch_raw, bool preempt, struct task_struct *prev, struct task_struct *next)
 {
 	return on_switch(ctx, false, preempt, prev, next);
+}
+
+SEC("tp_btf/sched_waking")
+int BPF_PROG(waking_btf, struct task_struct *task)
+{
+	return on_waking(ctx, true, task);
+}
+
+SEC("raw_tp/sched_waking")
+int BPF_PROG(waking_raw, struct task_struct *task)
+{
+	return on_waking(ctx, false, task);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -41,9 +41,11 @@ static __always_inline void end_wait(bool direct, struct task_struct *task, stru
 	if (!scratch)
 		return;
 	if (cfg.kernel_stacks && (exact || pool->before || pool->after)) {
-		if (walk == WALK_NOT) {
+		if (!direct) {
+			/* It was walked when the task left. */
+		} else if (walk == WALK_NOT) {
 			t->what.kernel = STACK_UNSEEN;
-		} else if (direct) { /* else it was walked when the task left */
+		} else {
 			walk_kernel(task, cfg.depth, scratch, walk == WALK_SWEEP);
 			t->what.kernel = scratch->kernel.hash;
 		}

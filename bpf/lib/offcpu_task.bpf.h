@@ -31,7 +31,6 @@ const volatile struct {
 	u8 by_cgroup;
 	u8 storage; /* start_storage is there, and not start_hash */
 	u8 cmpxchg; /* the kernel has atomic exchange */
-	u8 waker;
 } cfg = { .depth = MAX_FRAMES };
 
 enum threads {

@@ -3,13 +3,18 @@
 use common::filter;
 use common::hook::{Hook, Need, Via, Way};
 
-pub const HOOKS: &[Hook] = &[WAITS, SWEEP, filter::CHILDREN];
+pub const HOOKS: &[Hook] = &[WAITS, SWEEP, WAKER, filter::CHILDREN];
 
 pub const WAITS: Hook = Hook {
     what: "waits",
     optional: false,
     ways: &[
-        Way { via: Via::TpBtf("sched_switch"), progs: &["switch_btf"], needs: &[Need::Helper("get_current_task_btf"), Need::Helper("get_task_stack")], blind: "" },
+        Way {
+            via: Via::TpBtf("sched_switch"),
+            progs: &["switch_btf"],
+            needs: &[Need::Helper("get_task_stack")],
+            blind: "",
+        },
         Way { via: Via::RawTp("sched_switch"), progs: &["switch_raw"], needs: &[], blind: "" },
     ],
 };
@@ -30,6 +35,26 @@ pub const SWEEP: Hook = Hook {
             progs: &["sweep"],
             needs: &[Need::Helper("get_task_stack")],
             blind: "the user stacks of threads that are blocked from before the start",
+        },
+    ],
+};
+
+/// For --waker.
+pub const WAKER: Hook = Hook {
+    what: "wakers",
+    optional: false,
+    ways: &[
+        Way {
+            via: Via::TpBtf("sched_waking"),
+            progs: &["waking_btf"],
+            needs: &[Need::Helper("get_current_task_btf")],
+            blind: "",
+        },
+        Way {
+            via: Via::RawTp("sched_waking"),
+            progs: &["waking_raw"],
+            needs: &[Need::Helper("get_current_task_btf")],
+            blind: "",
         },
     ],
 };

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use common::child::Child;
 use common::coverage::Coverage;
-use common::filter::Raw;
+use common::filter::{self, Raw};
 use common::hook::{Hook, Ladder, Links, Via};
 use common::kernel::Kernel;
 use common::out::{End, Out};
@@ -42,7 +42,11 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<ExitCode> {
     args.check()?;
     let kernel = Kernel::probe()?;
-    let needed = |hook: &Hook| hook.what != common::filter::CHILDREN.what || !args.command.is_empty();
+    let needed = |hook: &Hook| match hook.what {
+        what if what == filter::CHILDREN.what => !args.command.is_empty(),
+        what if what == hooks::WAKER.what => args.waker,
+        _ => true,
+    };
     let ladder = Ladder::climb(&kernel, hooks::HOOKS, args.shared.probe.as_deref(), needed);
     if args.shared.check {
         return cli::check(&ladder);
@@ -147,7 +151,6 @@ fn configure(
     cfg.by_cgroup = (args.by == Some(By::Cgroup)).into();
     cfg.storage = storage.into();
     cfg.cmpxchg = cmpxchg.into();
-    cfg.waker = args.waker.into();
     if !storage {
         open.maps.start_hash.set_max_entries(room_for_threads())?;
     }
