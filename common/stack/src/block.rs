@@ -68,6 +68,7 @@ pub fn labels(frames: &[Named]) -> impl Iterator<Item = Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
+    use std::sync::Arc;
 
     use super::*;
     use crate::frame::{Inlined, Space};
@@ -77,14 +78,14 @@ mod tests {
         vec![
             Rc::new(Frame {
                 name: Some("outer(int, char)".to_owned()),
-                module: Some(Rc::from("/opt/app")),
+                module: Some(Arc::from("/opt/app")),
                 offset: 0x1f,
                 place: place(12),
                 inlined: vec![Inlined { name: "inner".to_owned(), place: place(3) }],
                 ..Frame::unknown(Space::User)
             }),
             Rc::new(Frame {
-                module: Some(Rc::from("/opt/app")),
+                module: Some(Arc::from("/opt/app")),
                 offset: 0x20,
                 ..Frame::unknown(Space::User)
             }),

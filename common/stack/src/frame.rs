@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Where an address lies. Flame graphs colour by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +36,7 @@ pub struct Frame {
     pub name: Option<String>,
     /// The file that the address was mapped from, as the process names it: `/usr/lib/libc.so.6`, `[vdso]`,
     /// `[anon]` for executable memory without a file. None for the kernel, and where nothing is mapped.
-    pub module: Option<Rc<str>>,
+    pub module: Option<Arc<str>>,
     /// From the start of the function, or of the file if the function is not known.
     pub offset: u64,
     /// With lines on, and debug information at hand.
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     fn label(module: &str) -> String {
-        let module = (!module.is_empty()).then(|| Rc::from(module));
+        let module = (!module.is_empty()).then(|| Arc::from(module));
         Frame { module, offset: 0x12, ..Frame::unknown(Space::User) }.label().into_owned()
     }
 
@@ -115,7 +116,7 @@ mod tests {
     #[test]
     fn a_name_stands_alone() {
         let name = Some("main".to_owned());
-        let frame = Frame { name, module: Some(Rc::from("/bin/x")), ..Frame::unknown(Space::User) };
+        let frame = Frame { name, module: Some(Arc::from("/bin/x")), ..Frame::unknown(Space::User) };
         assert_eq!((frame.label().as_ref(), frame.binary()), ("main", Some("x")));
     }
 }
