@@ -63,7 +63,8 @@ struct Key {
 
 impl Key {
     fn of(line: &Line<'_>) -> Key {
-        Key { device: line.device.into(), inode: line.inode, path: line.path.into() }
+        // Deleted or not, it is the same file.
+        Key { device: line.device.into(), inode: line.inode, path: path_of(line).into() }
     }
 }
 
@@ -114,8 +115,8 @@ impl Files {
 
     fn add(&mut self, key: Key, pid: u32, line: &Line<'_>, opened: Option<Opened>) -> FileId {
         let id = self.entries.len() as FileId;
-        let path = line.path.strip_suffix(b" (deleted)").unwrap_or(line.path);
-        let (name, path) = (String::from_utf8_lossy(line.path), PathBuf::from(OsStr::from_bytes(path)));
+        let (name, path) =
+            (String::from_utf8_lossy(line.path), PathBuf::from(OsStr::from_bytes(path_of(line))));
         self.entries.push(Entry { name: Arc::from(name), path, identity: None, held: None, pid });
         self.known.insert(key, id);
         if let Some((file, identity)) = opened {
@@ -155,6 +156,10 @@ impl Files {
     fn held(&self) -> usize {
         self.entries.iter().filter(|entry| entry.held.is_some()).count()
     }
+}
+
+fn path_of<'a>(line: &Line<'a>) -> &'a [u8] {
+    line.path.strip_suffix(b" (deleted)").unwrap_or(line.path)
 }
 
 fn root(pid: u32) -> PathBuf {

@@ -57,6 +57,7 @@ pub struct Reader {
 const HANGS: Duration = Duration::from_secs(1);
 /// For one process in the end, on a machine that has no time for us.
 const PATIENCE: Duration = Duration::from_secs(3);
+const MOMENT: Duration = Duration::from_millis(500);
 /// Between two looks at whether to go on.
 const LOOK: Duration = Duration::from_millis(50);
 /// Readers, all but one of which hang.
@@ -98,8 +99,8 @@ impl Reader {
         loop {
             let answered = registry.processes.get(tgid).is_some_and(|process| process.answered >= look);
             let elapsed = start.elapsed();
-            // Even who will not wait waits one moment: without maps an address is nowhere.
-            let enough = elapsed > PATIENCE || elapsed > LOOK && !go_on();
+            // Even who will not wait waits a moment: without maps an address is nowhere.
+            let enough = elapsed > PATIENCE || elapsed > MOMENT && !go_on();
             if answered || enough || registry.hangs(tgid) {
                 return registry;
             }

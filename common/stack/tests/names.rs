@@ -292,6 +292,7 @@ fn a_stopped_search_leaves_addresses_in_their_files() {
     }
     let program = Started::new(&mut Command::new(&app));
     let mut symbols = symbols();
+    note(&mut symbols, program.pid());
     symbols.stop_when(|| true);
     let name = label(&mut symbols, program.pid(), program.address("named"));
     assert!(name.starts_with("[app+0x") && symbols.stopped(), "{name}");
