@@ -68,8 +68,8 @@ impl Key {
     }
 }
 
-/// A descriptor for a file.
-pub type Opened = (File, Identity);
+/// Which file it is, and a descriptor for it unless there are too many.
+pub type Opened = (Option<File>, Identity);
 
 pub struct Files {
     entries: Vec<Entry>,
@@ -83,6 +83,11 @@ impl Files {
     /// Holds at most `limit` descriptors.
     pub fn new(limit: usize) -> Files {
         Files { entries: Vec::new(), known: HashMap::new(), order: VecDeque::new(), limit }
+    }
+
+    /// Descriptors that may be open at once before they are handed to [`Files::note`].
+    pub fn at_once(&self) -> usize {
+        self.limit / 2
     }
 
     /// Is [`open`] to be called for this mapping, before [`Files::note`]?
@@ -125,15 +130,15 @@ impl Files {
         id
     }
 
-    fn hold(&mut self, id: FileId, file: File, identity: Identity) {
+    fn hold(&mut self, id: FileId, file: Option<File>, identity: Identity) {
+        self.entries[id as usize].identity = Some(identity);
+        let Some(file) = file else { return };
         if self.order.len() >= self.limit
             && let Some(oldest) = self.order.pop_front()
         {
             self.entries[oldest as usize].held = None;
         }
-        let entry = &mut self.entries[id as usize];
-        entry.identity = Some(identity);
-        entry.held = Some(file);
+        self.entries[id as usize].held = Some(file);
         self.order.push_back(id);
     }
 
@@ -172,7 +177,7 @@ pub fn open(pid: u32, line: &Line<'_>) -> Option<Opened> {
     let handle = |path: &Path| {
         let file = File::options().read(true).custom_flags(libc::O_PATH).open(path).ok()?;
         let identity = Identity::of(&file)?;
-        Some((file, identity))
+        Some((Some(file), identity))
     };
     let mapped = format!("/proc/{pid}/map_files/{:x}-{:x}", line.start, line.end);
     handle(Path::new(&mapped)).or_else(|| {

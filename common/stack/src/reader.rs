@@ -177,9 +177,15 @@ impl Shared {
             let wanted: Vec<_> = maps::parse(&bytes).filter(|line| registry.files.wants(line)).collect();
             let makes_code =
                 registry.processes.wants_perf_map(tgid) && maps::parse(&bytes).any(|l| is_generated(&l));
+            let at_once = registry.files.at_once();
             drop(registry);
-            let opened = wanted.iter().filter_map(|line| Some((line.start, open(tid, line)?)));
-            let mut opened: HashMap<u64, Opened> = opened.collect();
+            let mut opened: HashMap<u64, Opened> = HashMap::new();
+            for line in wanted {
+                if let Some((file, identity)) = open(tid, &line) {
+                    let file = file.filter(|_| opened.len() < at_once);
+                    opened.insert(line.start, (file, identity));
+                }
+            }
             perf_map = if makes_code { jit::open(tgid) } else { None };
             registry = self.lock();
             let files = &mut registry.files;

@@ -47,6 +47,8 @@ pub struct Symbols {
     progress: Option<Progress>,
 }
 
+/// Frames kept for later calls, of some 200 bytes each.
+const REMEMBERED: usize = 1_000_000;
 /// Offsets looked up at once.
 const BATCH: usize = 4096;
 
@@ -58,7 +60,8 @@ impl Symbols {
             kernel: Kernel::new(options.lines),
             reader: Reader::new(limit, maps_of),
             fresh: HashSet::new(),
-            search: Search::new(options.lines, limit),
+            // Of each file it may open three: itself, its debug information, and what that refers to.
+            search: Search::new(options.lines, limit / 3),
             found: HashMap::new(),
             vdso: None,
             stop: None,
@@ -179,7 +182,7 @@ impl Symbols {
                 let mut found = found.unwrap_or_default().into_iter();
                 for (address, offset) in part {
                     let frame = Rc::new(frame(found.next().flatten(), &name, *offset, *address));
-                    if is_final {
+                    if is_final && self.found.len() < REMEMBERED {
                         self.found.insert((id, *offset, address.1), Rc::clone(&frame));
                     }
                     frames.insert(*address, frame);
@@ -269,7 +272,8 @@ fn in_memory(address: Address, mapping: &Mapping, module: Arc<str>, map: &PerfMa
     }
 }
 
-/// Descriptors that each of two stores may hold: a quarter of what the process may have, and not many.
+/// Descriptors for files that processes have mapped: a quarter of what we may have, and not many. The search
+/// has as many.
 fn descriptors() -> usize {
     let (soft, _) =
         nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap_or((256, 256));
