@@ -11,6 +11,8 @@ pub enum Space {
     User,
     /// Code made at run time: named by a perf map, or in executable memory that no file backs.
     Jit,
+    /// None of these: a frame of ours, such as `[still blocked]`.
+    Marker,
 }
 
 /// A line of source.
@@ -53,6 +55,12 @@ impl Frame {
     #[must_use]
     pub fn unknown(space: Space) -> Frame {
         Frame { space, name: None, module: None, offset: 0, place: None, inlined: Vec::new() }
+    }
+
+    /// A frame of ours among those of a stack. Folded lines have it as it stands.
+    #[must_use]
+    pub fn marker(text: &str) -> Frame {
+        Frame { name: Some(text.to_owned()), ..Frame::unknown(Space::Marker) }
     }
 
     /// What to show: the function, else `[libc.so.6+0x2724a]`, else `[unknown]`. Never a bare address:

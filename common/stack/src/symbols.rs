@@ -105,12 +105,14 @@ impl Symbols {
     /// The processes that [`Symbols::user`] is about to be called for, one by one: they are looked at once
     /// more meanwhile. And there is a line about the progress on stderr, if that is a terminal and it takes
     /// longer than a second; [`Symbols::done`] takes it away.
-    pub fn expect(&mut self, tool: &'static str, tgids: &[u32]) {
-        for &tgid in tgids {
+    pub fn expect(&mut self, tool: &'static str, tgids: impl IntoIterator<Item = u32>) {
+        let mut calls = 0;
+        for tgid in tgids {
             self.reader.ask(tgid);
             self.fresh.insert(tgid);
+            calls += 1;
         }
-        self.progress = Some(Progress::new(tool, tgids.len()));
+        self.progress = Some(Progress::new(tool, calls));
     }
 
     pub fn done(&mut self) {
