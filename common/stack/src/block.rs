@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use common::text::escape;
 
-use crate::frame::{Frame, Named, Place};
+use crate::frame::{Frame, Named, Place, Space};
 
 /// What stands beside a name.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,7 +35,7 @@ pub fn block(frames: &[Named], style: Style, out: &mut dyn Write) -> io::Result<
         }
         line.clear();
         line.push_str(&escape(frame.label().as_bytes()));
-        if style.offsets && frame.name.is_some() {
+        if style.offsets && frame.name.is_some() && frame.space != Space::Marker {
             let _ = write!(line, "+{:#x}", frame.offset); // a String takes any write
         }
         if let Some(binary) = frame.binary().filter(|_| style.modules && frame.name.is_some()) {
@@ -68,23 +68,24 @@ pub fn labels(frames: &[Named]) -> impl Iterator<Item = Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
+    use std::sync::Arc;
 
     use super::*;
-    use crate::frame::{Inlined, Space};
+    use crate::frame::Inlined;
 
     fn frames() -> Vec<Named> {
         let place = |line| Some(Place { file: "src/a b.c".to_owned(), line });
         vec![
             Rc::new(Frame {
                 name: Some("outer(int, char)".to_owned()),
-                module: Some(Rc::from("/opt/app")),
+                module: Some(Arc::from("/opt/app")),
                 offset: 0x1f,
                 place: place(12),
                 inlined: vec![Inlined { name: "inner".to_owned(), place: place(3) }],
                 ..Frame::unknown(Space::User)
             }),
             Rc::new(Frame {
-                module: Some(Rc::from("/opt/app")),
+                module: Some(Arc::from("/opt/app")),
                 offset: 0x20,
                 ..Frame::unknown(Space::User)
             }),

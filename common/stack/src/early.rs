@@ -116,6 +116,7 @@ impl Early {
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
+    use std::sync::Arc;
 
     use super::*;
     use crate::frame::Space;
@@ -126,7 +127,7 @@ mod tests {
             let (name, module) = text.split_once('@').unwrap_or((text, ""));
             Rc::new(Frame {
                 name: (!name.is_empty()).then(|| name.to_owned()),
-                module: (!module.is_empty()).then(|| Rc::from(module)),
+                module: (!module.is_empty()).then(|| Arc::from(module)),
                 ..Frame::unknown(Space::User)
             })
         };

@@ -5,12 +5,15 @@
 //! to other files by then, or in a container's case from the start.
 
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use blazesym::helper::{ElfResolver, read_elf_build_id};
-use blazesym::symbolize::source::{Elf, Source};
-use blazesym::symbolize::{CodeInfo, Input, Reason, Sym, Symbolized, Symbolizer, TranslateFileOffset as _};
+use blazesym::symbolize::source::Elf;
+use blazesym::symbolize::{
+    self, CodeInfo, Input, Reason, Sym, Symbolized, Symbolizer, TranslateFileOffset as _,
+};
 
+use crate::files::Source;
 use crate::frame::{Frame, Inlined, Place, Space};
 
 /// What an offset into a file turned out to be.
@@ -25,7 +28,7 @@ pub struct Found {
 
 impl Found {
     /// `before`: the bytes from where it was looked up to the frame's address.
-    pub fn frame(self, space: Space, module: Option<Rc<str>>, before: u64) -> Frame {
+    pub fn frame(self, space: Space, module: Option<Arc<str>>, before: u64) -> Frame {
         let Found { name, offset, place, inlined } = self;
         Frame { space, name: Some(name), module, offset: offset + before, place, inlined }
     }
@@ -45,9 +48,11 @@ impl Elfs {
         Elfs { lines, symbolizer: symbolizer(lines), opened: 0, limit }
     }
 
-    /// Names for offsets into the file at `path`, in their order. `root`: of a process that mapped it, which
-    /// may have debug information of its own.
-    pub fn find(&mut self, path: &Path, root: &Path, offsets: &[u64]) -> Vec<Option<Found>> {
+    /// Names for offsets into a file, in their order.
+    pub fn find(&mut self, source: &Source, offsets: &[u64]) -> Vec<Option<Found>> {
+        let Some(path) = source.path() else {
+            return vec![None; offsets.len()];
+        };
         if self.opened >= self.limit {
             self.symbolizer = symbolizer(self.lines);
             self.opened = 0;
@@ -56,7 +61,7 @@ impl Elfs {
         let (mut found, stripped) = self.ask(path, self.lines, Input::FileOffset(offsets));
         if stripped && found.iter().any(Option::is_none) {
             self.opened += 1;
-            let more = match separate(path, root) {
+            let more = match separate(path, &source.root) {
                 Some(debug) => self.ask_separate(path, &debug, offsets),
                 // Perhaps there is a link to debug information.
                 None if !self.lines => self.ask(path, true, Input::FileOffset(offsets)).0,
@@ -83,7 +88,7 @@ impl Elfs {
 
     /// Also: has the file no symbols but those for dynamic linking? `debug`: with DWARF and debug links.
     fn ask(&self, path: &Path, debug: bool, input: Input<&[u64]>) -> (Vec<Option<Found>>, bool) {
-        let source = |debug_syms| Source::from(Elf { debug_syms, ..Elf::new(path) });
+        let source = |debug_syms| symbolize::source::Source::from(Elf { debug_syms, ..Elf::new(path) });
         let answer = self.symbolizer.symbolize(&source(debug), input);
         // Debug information that is broken, or that is of another build, must not cost the symbols.
         let answer =
@@ -134,4 +139,31 @@ pub fn found(one: Symbolized<'_>) -> Option<Found> {
 
 fn place(info: &CodeInfo<'_>) -> Place {
     Place { file: info.to_path().to_string_lossy().into_owned(), line: info.line.unwrap_or(0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maps;
+
+    /// A function's file, and its offset there.
+    fn place_of(address: u64) -> (Source, u64) {
+        let bytes = std::fs::read("/proc/self/maps").unwrap();
+        let line = maps::parse(&bytes).find(|line| (line.start..line.end).contains(&address)).unwrap();
+        let path = PathBuf::from(String::from_utf8_lossy(line.path).into_owned());
+        (Source::fixed(path), address - line.start + line.offset)
+    }
+
+    #[test]
+    fn a_limit_of_open_files_costs_no_names() {
+        let ours = place_of(place_of as fn(u64) -> (Source, u64) as usize as u64);
+        let libc = place_of(libc::getpid as unsafe extern "C" fn() -> i32 as usize as u64);
+        let mut elfs = Elfs::new(false, 1);
+        for _ in 0..3 {
+            let mut name =
+                |(source, offset): &(Source, u64)| elfs.find(source, &[*offset]).remove(0).unwrap().name;
+            assert!(name(&ours).ends_with("elf::tests::place_of"));
+            assert!(name(&libc).contains("getpid"));
+        }
+    }
 }

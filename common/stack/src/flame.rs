@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use common::exit::{Kind, fault};
 use inferno::flamegraph::color::{Color, PaletteMap};
-use inferno::flamegraph::{self, Options};
+use inferno::flamegraph::{self, Options, TextTruncateDirection};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::fold::{self, Profile};
@@ -80,7 +80,9 @@ impl Target {
         let lines = fold::differences(before, after).into_iter();
         let numbers =
             |(stack, before, after): (String, u64, u64)| (shown(&stack), format!("{before} {after}"));
-        self.draw(&mut lines.map(numbers), caption)
+        let mut caption = caption.clone();
+        caption.subtitle.push_str(" (red: more than before, blue: less)");
+        self.draw(&mut lines.map(numbers), &caption)
     }
 
     fn draw(mut self, lines: &mut dyn Iterator<Item = (String, String)>, caption: &Caption) -> Result<()> {
@@ -111,9 +113,13 @@ impl Drop for Target {
     }
 }
 
+/// inferno's name of the frame that stands for the whole.
+const ALL: &str = "";
+
 /// Stacks with their numbers: one, or two for a difference.
 fn draw(lines: &mut dyn Iterator<Item = (String, String)>, caption: &Caption) -> io::Result<Vec<u8>> {
     let mut palette = PaletteMap::default();
+    palette.insert(ALL, colour("", true));
     let mut text = Vec::new();
     for (stack, numbers) in lines {
         for (depth, frame) in stack.split(';').enumerate() {
@@ -129,6 +135,8 @@ fn draw(lines: &mut dyn Iterator<Item = (String, String)>, caption: &Caption) ->
     options.subtitle = Some(caption.subtitle.clone()).filter(|text| !text.is_empty());
     options.count_name.clone_from(&caption.unit);
     options.palette_map = Some(&mut palette);
+    // What tells names apart is at their start.
+    options.text_truncate_direction = TextTruncateDirection::Right;
     let mut svg = Vec::new();
     match flamegraph::from_lines(&mut options, text.iter().map(String::as_str), &mut svg) {
         // Nothing was measured: the picture says so.

@@ -44,6 +44,10 @@ impl Line {
                 Space::Kernel => "_[k]",
                 Space::Jit => "_[j]",
                 Space::User => "",
+                Space::Marker => {
+                    self = self.marker(&frame.label());
+                    continue;
+                }
             };
             self.push(&frame.label(), kind);
             for inlined in frame.inlined.iter().rev() {
@@ -169,7 +173,8 @@ mod tests {
     fn a_line_runs_from_the_outside_in() {
         let user = [frame(Space::Jit, "JS:*f /a.js:1"), frame(Space::User, "operator new(unsigned long)")];
         let kernel = [frame(Space::Kernel, "schedule"), Rc::new(Frame::unknown(Space::Kernel))];
-        let line = Line::new(b"my app").marker("[still blocked]").frames(&user).marker("-").frames(&kernel);
+        let blocked = [Rc::new(Frame::marker("[still blocked]"))];
+        let line = Line::new(b"my app").frames(&blocked).frames(&user).marker("-").frames(&kernel);
         assert_eq!(
             line.stack(),
             "my\\040app;[still blocked];operator\\040new(unsigned\\040long);JS:*f\\040/a.js:1_[j];-;\

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Where an address lies. Flame graphs colour by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -10,6 +11,8 @@ pub enum Space {
     User,
     /// Code made at run time: named by a perf map, or in executable memory that no file backs.
     Jit,
+    /// None of these: a frame of ours, such as `[still blocked]`.
+    Marker,
 }
 
 /// A line of source.
@@ -35,7 +38,7 @@ pub struct Frame {
     pub name: Option<String>,
     /// The file that the address was mapped from, as the process names it: `/usr/lib/libc.so.6`, `[vdso]`,
     /// `[anon]` for executable memory without a file. None for the kernel, and where nothing is mapped.
-    pub module: Option<Rc<str>>,
+    pub module: Option<Arc<str>>,
     /// From the start of the function, or of the file if the function is not known.
     pub offset: u64,
     /// With lines on, and debug information at hand.
@@ -52,6 +55,12 @@ impl Frame {
     #[must_use]
     pub fn unknown(space: Space) -> Frame {
         Frame { space, name: None, module: None, offset: 0, place: None, inlined: Vec::new() }
+    }
+
+    /// A frame of ours among those of a stack. Folded lines have it as it stands.
+    #[must_use]
+    pub fn marker(text: &str) -> Frame {
+        Frame { name: Some(text.to_owned()), ..Frame::unknown(Space::Marker) }
     }
 
     /// What to show: the function, else `[libc.so.6+0x2724a]`, else `[unknown]`. Never a bare address:
@@ -92,7 +101,7 @@ mod tests {
     use super::*;
 
     fn label(module: &str) -> String {
-        let module = (!module.is_empty()).then(|| Rc::from(module));
+        let module = (!module.is_empty()).then(|| Arc::from(module));
         Frame { module, offset: 0x12, ..Frame::unknown(Space::User) }.label().into_owned()
     }
 
@@ -115,7 +124,7 @@ mod tests {
     #[test]
     fn a_name_stands_alone() {
         let name = Some("main".to_owned());
-        let frame = Frame { name, module: Some(Rc::from("/bin/x")), ..Frame::unknown(Space::User) };
+        let frame = Frame { name, module: Some(Arc::from("/bin/x")), ..Frame::unknown(Space::User) };
         assert_eq!((frame.label().as_ref(), frame.binary()), ("main", Some("x")));
     }
 }

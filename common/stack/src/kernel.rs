@@ -47,17 +47,18 @@ impl Kernel {
 
     /// Was a name missing?
     fn ask(&mut self, addresses: &[Address]) -> bool {
-        let kernel = source::Kernel {
-            // vmlinux has the lines; for names alone it would be read for nothing.
-            vmlinux: if self.lines { MaybeDefault::Default } else { MaybeDefault::None },
-            debug_syms: self.lines,
-            ..source::Kernel::default()
-        };
         let lookups: Vec<u64> = addresses.iter().map(|one| lookup(*one)).collect();
-        let answer = self.symbolizer.symbolize(&Source::Kernel(kernel), Input::AbsAddr(&lookups));
+        let ask = |vmlinux| {
+            let kernel = source::Kernel { vmlinux, debug_syms: self.lines, ..source::Kernel::default() };
+            self.symbolizer.symbolize(&Source::Kernel(kernel), Input::AbsAddr(&lookups))
+        };
+        // vmlinux has the lines; for names alone it would be read for nothing. One that cannot be used must
+        // not cost the names.
+        let answer = if self.lines { ask(MaybeDefault::Default) } else { ask(MaybeDefault::None) };
+        let answer = answer.or_else(|_| ask(MaybeDefault::None));
         let mut answer = answer.unwrap_or_default().into_iter();
         let mut missing = false;
-        for (address, lookup) in addresses.iter().zip(lookups) {
+        for (address, lookup) in addresses.iter().zip(&lookups) {
             let frame = match answer.next().and_then(elf::found) {
                 Some(found) => found.frame(Space::Kernel, None, address.0 - lookup),
                 None => {

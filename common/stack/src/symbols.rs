@@ -1,16 +1,18 @@
 //! Names for the addresses of stacks.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
-use crate::elf::{Elfs, Found};
-use crate::files::{FileId, Files};
+use crate::elf::Found;
+use crate::files::{FileId, Source};
 use crate::frame::{Frame, Named, Space};
 use crate::jit::{self, PerfMap};
 use crate::kernel::{self, Address, Kernel, addresses, lookup};
-use crate::process::{Backing, Mapping, Processes};
+use crate::process::{Backing, Mapping, maps_of};
 use crate::progress::Progress;
+use crate::reader::Reader;
+use crate::search::Search;
 use crate::vdso;
 
 /// What to look for.
@@ -34,17 +36,20 @@ pub struct Options {
 /// ```
 pub struct Symbols {
     kernel: Kernel,
-    processes: Processes,
-    files: Files,
-    elfs: Elfs,
+    reader: Reader,
+    /// Looked at again since their stacks were last named.
+    fresh: HashSet<u32>,
+    search: Search,
     found: HashMap<(FileId, u64, bool), Named>,
-    vdso: Option<PathBuf>,
+    vdso: Option<Source>,
     stop: Option<Box<dyn Fn() -> bool>>,
     stopped: bool,
     progress: Option<Progress>,
 }
 
-/// Offsets looked up at once, between two looks at the stop flag.
+/// Frames kept for later calls, of some 200 bytes each.
+const REMEMBERED: usize = 1_000_000;
+/// Offsets looked up at once.
 const BATCH: usize = 4096;
 
 impl Symbols {
@@ -53,9 +58,10 @@ impl Symbols {
         let limit = descriptors();
         Symbols {
             kernel: Kernel::new(options.lines),
-            processes: Processes::default(),
-            files: Files::new(limit),
-            elfs: Elfs::new(options.lines, limit),
+            reader: Reader::new(limit, maps_of),
+            fresh: HashSet::new(),
+            // Of each file it may open three: itself, its debug information, and what that refers to.
+            search: Search::new(options.lines, limit / 3),
             found: HashMap::new(),
             vdso: None,
             stop: None,
@@ -64,10 +70,10 @@ impl Symbols {
         }
     }
 
-    /// Call it when a process is first seen: remembers what it has mapped (some 0.1 ms), so that its stacks
+    /// Call it when a process is first seen: what it has mapped is read, on another thread, so that its stacks
     /// have names when it has exited. A process that is known costs one look into a table.
     pub fn note(&mut self, tgid: u32) {
-        if !self.processes.is_known(tgid) {
+        if !self.reader.is_known(tgid) {
             self.note_again(tgid);
         }
     }
@@ -75,7 +81,7 @@ impl Symbols {
     /// Call it when a known process may have changed, most of all after an exec. What it had mapped before
     /// stays known.
     pub fn note_again(&mut self, tgid: u32) {
-        self.processes.look(tgid, &mut self.files);
+        self.reader.ask(tgid);
     }
 
     /// Why kernel frames will have no names, in one line that names the sysctl. Ask once, at the start.
@@ -84,8 +90,8 @@ impl Symbols {
         kernel::hidden()
     }
 
-    /// Asked between batches: true ends the search for names. What has none by then is shown as
-    /// `[module+0xoffset]`.
+    /// Asked between files, and every 50 ms while one takes longer: true ends the search for names. What has
+    /// none by then is shown as `[module+0xoffset]`.
     pub fn stop_when(&mut self, stop: impl Fn() -> bool + 'static) {
         self.stop = Some(Box::new(stop));
     }
@@ -96,9 +102,16 @@ impl Symbols {
         self.stopped
     }
 
-    /// The number of calls of [`Symbols::user`] to come, for a line about the progress on stderr, if that is
-    /// a terminal and it takes longer than a second. [`Symbols::done`] takes the line away.
-    pub fn expect(&mut self, tool: &'static str, calls: usize) {
+    /// The processes that [`Symbols::user`] is about to be called for, one by one: they are looked at once
+    /// more meanwhile. And there is a line about the progress on stderr, if that is a terminal and it takes
+    /// longer than a second; [`Symbols::done`] takes it away.
+    pub fn expect(&mut self, tool: &'static str, tgids: impl IntoIterator<Item = u32>) {
+        let mut calls = 0;
+        for tgid in tgids {
+            self.reader.ask(tgid);
+            self.fresh.insert(tgid);
+            calls += 1;
+        }
         self.progress = Some(Progress::new(tool, calls));
     }
 
@@ -115,50 +128,63 @@ impl Symbols {
     /// Frames of all user stacks of a process, as with [`Symbols::kernel`]: one call for each process, for
     /// each file is opened and searched once in it.
     pub fn user(&mut self, tgid: u32, stacks: &[&[u64]]) -> Vec<Vec<Named>> {
-        let process = self.processes.look(tgid, &mut self.files);
+        if !self.fresh.remove(&tgid) {
+            self.reader.ask(tgid);
+        }
         let mut unique: Vec<Address> = addresses(stacks).collect();
         unique.sort_unstable();
         unique.dedup();
-
-        let mut perf_map: Option<PerfMap> = None;
         let mut frames: HashMap<Address, Named> = HashMap::with_capacity(unique.len());
-        let mut files: HashMap<FileId, Vec<(Address, u64)>> = HashMap::new();
-        let mut vdso = Vec::new();
+        let mut wanted = Wanted::default();
+        let Symbols { reader, found, stop, stopped, progress, .. } = self;
+        let registry = reader.wait(tgid, &mut go_on(stop.as_deref(), stopped, progress));
+        let process = registry.processes.get(tgid);
         for address in unique {
             let at = lookup(address);
-            let Some(mapping) = process.find(at) else {
+            let Some(mapping) = process.and_then(|process| process.find(at)) else {
                 frames.insert(address, Rc::new(Frame::unknown(Space::User)));
                 continue;
             };
             let offset = at - mapping.start + mapping.offset;
             match &mapping.backing {
-                Backing::File(id) if mapping.exec && !jit::is_memory(&self.files.name(*id)) => {
-                    match self.found.get(&(*id, offset, address.1)) {
-                        Some(frame) => drop(frames.insert(address, Rc::clone(frame))),
-                        None => files.entry(*id).or_default().push((address, offset)),
+                Backing::File(id) => {
+                    let name = registry.files.name(*id);
+                    if !mapping.exec || jit::is_memory(&name) {
+                        wanted.generated.push((address, mapping.clone(), name));
+                    } else if let Some(frame) = found.get(&(*id, offset, address.1)) {
+                        frames.insert(address, Rc::clone(frame));
+                    } else {
+                        let within = wanted.files.entry(*id).or_insert_with(|| {
+                            let source = registry.files.source(*id);
+                            Within { name, source, offsets: Vec::new() }
+                        });
+                        within.offsets.push((address, offset));
                     }
                 }
-                Backing::Vdso => vdso.push((address, offset)),
-                _ => {
-                    let map = perf_map.get_or_insert_with(|| match &process.perf_map {
-                        Some(file) => jit::read(file),
-                        None => jit::open(tgid).map(|file| jit::read(&file)).unwrap_or_default(),
-                    });
-                    frames.insert(address, Rc::new(generated(address, mapping, map, &self.files)));
-                }
+                Backing::Vdso => wanted.vdso.push((address, offset)),
+                Backing::Memory(name) => wanted.generated.push((address, mapping.clone(), Arc::clone(name))),
             }
         }
-        for (id, wanted) in files {
-            let name = self.files.name(id);
-            let path = self.files.path(id);
-            let root = self.files.root(id);
-            for part in wanted.chunks(BATCH) {
-                self.look_at_the_clock();
-                let path = path.as_deref().filter(|_| !self.stopped);
-                let found = find(&mut self.elfs, path, &root, part);
-                for ((address, offset), found) in part.iter().zip(found) {
-                    let frame = Rc::new(frame(found, &name, *offset, *address));
-                    if !self.stopped {
+        let perf_map = process.and_then(|process| process.perf_map.clone());
+        drop(registry);
+
+        let Wanted { files, vdso, generated } = wanted;
+        if !generated.is_empty() {
+            // One that lives needs no descriptor held.
+            let map = perf_map.or_else(|| jit::open(tgid).map(Arc::new));
+            let map = map.map(|file| jit::read(&file)).unwrap_or_default();
+            for (address, mapping, name) in generated {
+                frames.insert(address, Rc::new(in_memory(address, &mapping, name, &map)));
+            }
+        }
+        for (id, Within { name, source, offsets }) in files {
+            for part in offsets.chunks(BATCH) {
+                let found = self.find(source.clone(), part);
+                let is_final = found.is_some();
+                let mut found = found.unwrap_or_default().into_iter();
+                for (address, offset) in part {
+                    let frame = Rc::new(frame(found.next().flatten(), &name, *offset, *address));
+                    if is_final && self.found.len() < REMEMBERED {
                         self.found.insert((id, *offset, address.1), Rc::clone(&frame));
                     }
                     frames.insert(*address, frame);
@@ -166,11 +192,12 @@ impl Symbols {
             }
         }
         if !vdso.is_empty() {
-            let path = self.vdso.get_or_insert_with(|| vdso::path().unwrap_or_default());
-            let found = find(&mut self.elfs, Some(path), Path::new("/"), &vdso);
-            let name = Rc::from("[vdso]");
-            for ((address, offset), found) in vdso.iter().zip(found) {
-                frames.insert(*address, Rc::new(frame(found, &name, *offset, *address)));
+            let source =
+                self.vdso.get_or_insert_with(|| Source::fixed(vdso::path().unwrap_or_default())).clone();
+            let mut found = self.find(source, &vdso).unwrap_or_default().into_iter();
+            let name = Arc::from("[vdso]");
+            for (address, offset) in &vdso {
+                frames.insert(*address, Rc::new(frame(found.next().flatten(), &name, *offset, *address)));
             }
         }
         if let Some(progress) = &mut self.progress {
@@ -180,26 +207,49 @@ impl Symbols {
         stacks.iter().map(|stack| addresses(&[stack]).map(named).collect()).collect()
     }
 
-    fn look_at_the_clock(&mut self) {
-        self.stopped = self.stopped || self.stop.as_ref().is_some_and(|stop| stop());
-        if let Some(progress) = &mut self.progress {
+    /// None: the search was ended.
+    fn find(&mut self, source: Source, wanted: &[(Address, u64)]) -> Option<Vec<Option<Found>>> {
+        let Symbols { search, stop, stopped, progress, .. } = self;
+        let mut go_on = go_on(stop.as_deref(), stopped, progress);
+        if !go_on() {
+            return None;
+        }
+        search.find(source, wanted.iter().map(|(_, offset)| *offset).collect(), &mut go_on)
+    }
+}
+
+/// A file, and what is to be found in it.
+struct Within {
+    name: Arc<str>,
+    source: Source,
+    offsets: Vec<(Address, u64)>,
+}
+
+/// Addresses without a name yet, by what they are in.
+#[derive(Default)]
+struct Wanted {
+    files: HashMap<FileId, Within>,
+    vdso: Vec<(Address, u64)>,
+    generated: Vec<(Address, Mapping, Arc<str>)>,
+}
+
+/// Asked while something is waited for.
+fn go_on<'a>(
+    stop: Option<&'a dyn Fn() -> bool>,
+    stopped: &'a mut bool,
+    progress: &'a mut Option<Progress>,
+) -> impl FnMut() -> bool + 'a {
+    move || {
+        if let Some(progress) = progress {
             progress.show();
         }
+        *stopped = *stopped || stop.is_some_and(|stop| stop());
+        !*stopped
     }
 }
 
-fn find(elfs: &mut Elfs, path: Option<&Path>, root: &Path, wanted: &[(Address, u64)]) -> Vec<Option<Found>> {
-    match path {
-        Some(path) => {
-            let offsets: Vec<u64> = wanted.iter().map(|(_, offset)| *offset).collect();
-            elfs.find(path, root, &offsets)
-        }
-        None => vec![None; wanted.len()],
-    }
-}
-
-fn frame(found: Option<Found>, module: &Rc<str>, offset: u64, address: Address) -> Frame {
-    let module = Some(Rc::clone(module));
+fn frame(found: Option<Found>, module: &Arc<str>, offset: u64, address: Address) -> Frame {
+    let module = Some(Arc::clone(module));
     let before = address.0 - lookup(address);
     match found {
         Some(found) => found.frame(Space::User, module, before),
@@ -208,14 +258,9 @@ fn frame(found: Option<Found>, module: &Rc<str>, offset: u64, address: Address) 
 }
 
 /// A frame in memory that no ELF file backs.
-fn generated(address: Address, mapping: &Mapping, map: &PerfMap, files: &Files) -> Frame {
+fn in_memory(address: Address, mapping: &Mapping, module: Arc<str>, map: &PerfMap) -> Frame {
     let at = lookup(address);
     let before = address.0 - at;
-    let module = match &mapping.backing {
-        Backing::File(id) => files.name(*id),
-        Backing::Vdso => Rc::from("[vdso]"),
-        Backing::Memory(name) => Rc::clone(name),
-    };
     let space = if mapping.exec { Space::Jit } else { Space::User };
     match map.find(at).filter(|_| mapping.exec) {
         Some((name, offset)) => {
@@ -229,7 +274,8 @@ fn generated(address: Address, mapping: &Mapping, map: &PerfMap, files: &Files) 
     }
 }
 
-/// Descriptors that each of two stores may hold: a quarter of what the process may have, and not many.
+/// Descriptors for files that processes have mapped: a quarter of what we may have, and not many. The search
+/// has as many.
 fn descriptors() -> usize {
     let (soft, _) =
         nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap_or((256, 256));

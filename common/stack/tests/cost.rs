@@ -49,6 +49,13 @@ fn stacks(distinct: &[u64], count: usize, numbers: &mut Numbers) -> Vec<Vec<u64>
     (0..count).map(|_| (0..FRAMES).map(|_| distinct[numbers.next(distinct.len())]).collect()).collect()
 }
 
+/// Of all threads of this process: the wall clock says more about what else runs.
+fn cpu() -> String {
+    let used = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).unwrap();
+    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    format!("cpu so far {:.3} s", seconds(used.user_time()) + seconds(used.system_time()))
+}
+
 fn slices(stacks: &[Vec<u64>]) -> Vec<&[u64]> {
     stacks.iter().map(Vec::as_slice).collect()
 }
@@ -75,12 +82,18 @@ fn five_thousand_stacks() {
         let start = Instant::now();
         symbols.note(rustc.id());
         println!("lines {lines}: note {:?}", start.elapsed());
+        symbols.user(rustc.id(), &[]);
+        println!("until noted {:?}, {}", start.elapsed(), cpu());
         for run in ["cold", "warm"] {
             let start = Instant::now();
             let frames = symbols.user(rustc.id(), &slices(&all));
             let took = start.elapsed();
             let named = frames.iter().flatten().filter(|frame| frame.name.is_some()).count();
-            println!("user {run}: {took:?}, {:.1}% named", 100.0 * named as f64 / (STACKS * FRAMES) as f64);
+            println!(
+                "user {run}: {took:?}, {}, {:.1}% named",
+                cpu(),
+                100.0 * named as f64 / (STACKS * FRAMES) as f64
+            );
         }
     }
     drop(rustc.stdin.take());
@@ -96,7 +109,7 @@ fn five_thousand_stacks() {
     for run in ["cold", "warm"] {
         let start = Instant::now();
         let frames = symbols.kernel(&slices(&all));
-        println!("kernel {run}: {:?} ({})", start.elapsed(), frames.len());
+        println!("kernel {run}: {:?}, {} ({})", start.elapsed(), cpu(), frames.len());
     }
     let start = Instant::now();
     let own = symbols.kernel(&slices(&all));

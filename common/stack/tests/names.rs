@@ -5,7 +5,7 @@ mod program;
 use std::fs;
 use std::process::Command;
 
-use program::{Started, compile, label, must, one};
+use program::{Started, compile, label, must, note, one};
 use stack::{Options, Space, Symbols, ended_early};
 use tracebelt_tests::{TempDir, skip};
 
@@ -40,7 +40,7 @@ fn a_program_that_has_ended_keeps_its_names() {
     }
     let mut symbols = symbols();
     let program = Started::new(&mut Command::new(&app));
-    symbols.note(program.pid());
+    note(&mut symbols, program.pid());
     let (pid, said) = program.end();
     let name = |symbols: &mut Symbols, index: usize| label(symbols, pid, said[index].1);
     assert_eq!(name(&mut symbols, 0), "named");
@@ -58,7 +58,7 @@ fn a_program_that_has_ended_and_was_deleted_keeps_its_names() {
     }
     let mut symbols = symbols();
     let program = Started::new(&mut Command::new(&app));
-    symbols.note(program.pid());
+    note(&mut symbols, program.pid());
     let named = program.address("named");
     let (pid, _) = program.end();
     fs::remove_file(&app).unwrap();
@@ -77,7 +77,7 @@ fn a_file_that_was_replaced_gives_no_wrong_names() {
     let program = Started::new(&mut Command::new(&app));
     let (pid, named) = (program.pid(), program.address("named"));
     let (mut early, mut late) = (symbols(), symbols());
-    early.note(pid);
+    note(&mut early, pid);
     fs::rename(&other, &app).unwrap();
     assert_eq!(label(&mut early, pid, named), "named");
     // Deleted when first seen: read through the process, where that is allowed, else left without.
@@ -112,10 +112,11 @@ fn a_program_that_calls_exec_has_the_names_of_both() {
     let script = format!("echo ready 0; read line; exec {}", second.display());
     let mut program = Started::new(Command::new("sh").args(["-c", &script]));
     let mut symbols = symbols();
-    symbols.note(program.pid());
+    note(&mut symbols, program.pid());
     program.go();
     program.listen();
     symbols.note_again(program.pid());
+    symbols.user(program.pid(), &[]);
     let named = program.address("named");
     let (pid, _) = program.end();
     assert_eq!(label(&mut symbols, pid, named), "after_exec");
@@ -255,7 +256,7 @@ fn code_made_at_run_time_has_the_names_of_its_perf_map() {
     }
     let program = Started::new(&mut Command::new(&app));
     let mut symbols = symbols();
-    symbols.note(program.pid());
+    note(&mut symbols, program.pid());
     let code = program.address("code");
     let frame = one(&mut symbols, program.pid(), code);
     assert_eq!(
@@ -291,6 +292,7 @@ fn a_stopped_search_leaves_addresses_in_their_files() {
     }
     let program = Started::new(&mut Command::new(&app));
     let mut symbols = symbols();
+    note(&mut symbols, program.pid());
     symbols.stop_when(|| true);
     let name = label(&mut symbols, program.pid(), program.address("named"));
     assert!(name.starts_with("[app+0x") && symbols.stopped(), "{name}");

@@ -12,7 +12,7 @@ mod root {
     use stack::{Options, Symbols};
     use tracebelt_tests::{TempDir, skip};
 
-    use crate::program::{Started, compile, label, must};
+    use crate::program::{Started, compile, label, must, note};
 
     fn symbols() -> Symbols {
         Symbols::new(Options::default())
@@ -41,10 +41,10 @@ mod root {
         let program = Started::new(Command::new("chroot").arg(inside.parent().unwrap()).arg(&outside));
         let named = program.address("named");
         let mut symbols = symbols();
-        symbols.note(program.pid());
+        note(&mut symbols, program.pid());
         assert_eq!(label(&mut symbols, program.pid(), named), "named");
         let mut after = self::symbols();
-        after.note(program.pid());
+        note(&mut after, program.pid());
         let (pid, _) = program.end();
         assert_eq!(label(&mut after, pid, named), "named");
     }
@@ -60,7 +60,7 @@ mod root {
         let program = Started::new(Command::new("unshare").args(["-m", "sh", "-c", &script]));
         let named = program.address("named");
         let mut symbols = symbols();
-        symbols.note(program.pid());
+        note(&mut symbols, program.pid());
         let (pid, _) = program.end();
         assert_eq!(label(&mut symbols, pid, named), "named");
     }
@@ -112,7 +112,7 @@ mod root {
         let pid: u32 = children.trim().parse().unwrap();
         let code = program.address("code");
         let mut symbols = symbols();
-        symbols.note(pid);
+        note(&mut symbols, pid);
         assert_eq!(label(&mut symbols, pid, code), "JS:*hot /srv/app.js:1:15");
         program.end();
         assert_eq!(label(&mut symbols, pid, code), "JS:*hot /srv/app.js:1:15");

@@ -99,3 +99,9 @@ pub fn one(symbols: &mut Symbols, pid: u32, address: u64) -> Frame {
 pub fn label(symbols: &mut Symbols, pid: u32, address: u64) -> String {
     one(symbols, pid, address).label().into_owned()
 }
+
+/// Notes a process, and waits until that is done.
+pub fn note(symbols: &mut Symbols, pid: u32) {
+    symbols.note(pid);
+    assert!(symbols.user(pid, &[]).is_empty());
+}
