@@ -92,6 +92,10 @@ static __always_inline void keep_stacks(bool direct, struct task_struct *task, s
 	struct offcpu_what *what = &t->what;
 	enum kept kept;
 
+	if (t->kept_when != times.forgot) {
+		t->kept_when = times.forgot;
+		t->kept_user = t->kept_kernel = STACK_NONE;
+	}
 	if (what->user >= STACK_IDS && what->user != t->kept_user) {
 		/* Woken at once: the process may end any moment, and its names with it. */
 		if (t->user.frames && stack_keep(&t->user, 0) == KEPT_NOT)
@@ -133,6 +137,8 @@ static __always_inline void add_cell(bool direct, struct task_struct *task, void
 	struct offcpu_cell fresh = { .ns = ns, .count = count, .longest = longest };
 	struct offcpu_cell *cell;
 
+	if (cfg.by_leader)
+		task = GET(direct, task, group_leader);
 	bpf_core_read(&fresh.comm, sizeof(fresh.comm), &task->comm);
 	if (!bpf_map_update_elem(set, key, &fresh, BPF_NOEXIST)) {
 		__sync_fetch_and_add(&cells_made, 1);

@@ -10,12 +10,6 @@
 #include "offcpu_count.bpf.h"
 #include "offcpu_pool.bpf.h"
 
-/* When the run began, and when the part of it ended that is being collected. User space writes both. */
-struct {
-	u64 began;
-	u64 until;
-} times SEC(".data.times");
-
 enum walk {
 	WALK_NOT, /* it runs: what it waited for is not on its stack any more */
 	WALK_NEXT,

@@ -29,9 +29,17 @@ const volatile struct {
 	u8 preempted; /* waits of runnable threads count, too */
 	u8 by_thread; /* threads are kept apart */
 	u8 by_cgroup;
+	u8 by_leader; /* a process has the name of its first thread */
 	u8 storage; /* start_storage is there, and not start_hash */
 	u8 cmpxchg; /* the kernel has atomic exchange */
 } cfg = { .depth = MAX_FRAMES };
+
+/* User space writes it. */
+struct {
+	u64 began; /* when the run began */
+	u64 until; /* when the part of it ended that is being collected */
+	u64 forgot; /* how often user space has forgotten stacks */
+} times SEC(".data.times");
 
 enum threads {
 	THREADS_ALL,
@@ -81,7 +89,8 @@ struct offcpu_task {
 	u32 arrivals; /* how often it had been given a CPU */
 	u32 image;
 	struct offcpu_what what;
-	u64 kept_user, kept_kernel; /* stacks that user space is known to have */
+	u64 kept_user, kept_kernel; /* stacks that user space has got, unless it has forgotten some since */
+	u64 kept_when;
 	struct offcpu_pool pool;
 	struct stack user;
 };

@@ -17,12 +17,15 @@ use libbpf_rs::{MapCore as _, MapFlags, Object};
 use stack::{Early, Options, Symbols};
 
 use crate::args::{Args, By};
+use crate::entries::Entries;
+use crate::graph::Graph;
 use crate::names::Names;
-use crate::waits::Waits;
+use crate::waits::{Part, Waits};
 
 mod args;
 mod calls;
 mod entries;
+mod graph;
 mod hooks;
 mod names;
 mod report;
@@ -53,10 +56,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     }
     ladder.require()?;
     let cgroups = args.cgroups()?;
-    let symbols = Symbols::new(Options { lines: args.lines });
-    if let Some(why) = symbols.kernel_hidden().filter(|_| !args.user_stacks_only) {
-        eprintln!("offcputime: {why}");
-    }
+    let graph = Graph::prepare(args)?;
     let signals = Signals::block()?;
     let mut child = match args.command.as_slice() {
         [] => None,
@@ -64,6 +64,11 @@ fn run(args: &Args) -> Result<ExitCode> {
     };
     let wanted = args.wanted(&cgroups, child.as_ref().map(Child::pid));
     wanted.check(&kernel)?;
+    // It has threads: signals are held back by now, and the command is forked.
+    let symbols = Symbols::new(Options { lines: args.lines });
+    if let Some(why) = symbols.kernel_hidden().filter(|_| !args.user_stacks_only) {
+        eprintln!("offcputime: {why}");
+    }
 
     let mut place = MaybeUninit::uninit();
     let mut open = bpf::OffcputimeSkelBuilder::default().open(&mut place)?;
@@ -77,29 +82,28 @@ fn run(args: &Args) -> Result<ExitCode> {
     wanted.fill(skel.object())?;
     let links = ladder.attach(skel.object())?;
 
-    let waits = Waits::new(&skel.maps, args.stack_storage_size, symbols)?;
+    let mut waits = Waits::new(&skel.maps, args.stack_storage_size, symbols)?;
     object::begin_after(skel.object(), || {
         links.iterate(sweep(&ladder))?;
-        set_times(skel.object(), clock::monotonic(), 0)
+        let times = Times { began: clock::monotonic(), until: 0, forgot: 0 };
+        times.set(skel.object())?;
+        waits.times = times;
+        Ok(())
     })?;
     let tick = Ticker::new(&args.every(), signals);
+    waits.symbols.stop_when(tick.interrupted()?);
     if let Some(child) = &mut child {
         child.release()?;
     }
     args.shared.ready("offcputime", &ladder)?;
     let out = Out::new("offcputime", &args.shared);
-    let mut run = Run { args, out, tick, child, waits, events: 0, early: Early::default(), began: clock::monotonic() };
-    run.go(skel.object(), &links, sweep(&ladder))?;
+    let mut run = Run { args, out, tick, child, waits, events: 0, early: Early::default() };
+    run.go(skel.object(), &links, sweep(&ladder), graph)?;
     let Run { out, tick, child, waits, events, early, .. } = run;
     drop(links);
     let coverage = Coverage::read(skel.object())?;
-    if let Some(line) = early.line() {
-        eprintln!("offcputime: {line}");
-    }
-    let (stacks, bytes, refused) = waits.stacks.figures();
-    if args.shared.verbose {
-        eprintln!("offcputime: {stacks} stacks in {} KiB, {refused} not kept", bytes >> 10);
-    }
+    report::notes(args, &waits, &early);
+    let (stacks, _, refused) = waits.stacks.figures();
     let end = End {
         seconds: tick.length().as_secs_f64(),
         events,
@@ -147,8 +151,9 @@ fn configure(
     cfg.user_stacks = (!args.kernel_stacks_only).into();
     cfg.kernel_stacks = (!args.user_stacks_only).into();
     cfg.preempted = args.runnable().into();
-    cfg.by_thread = matches!(args.by, None | Some(By::Thread)).into();
+    cfg.by_thread = matches!(args.by, None | Some(By::Stack | By::Thread)).into();
     cfg.by_cgroup = (args.by == Some(By::Cgroup)).into();
+    cfg.by_leader = (args.by == Some(By::Process)).into();
     cfg.storage = storage.into();
     cfg.cmpxchg = cmpxchg.into();
     if !storage {
@@ -179,11 +184,21 @@ impl From<Raw> for bpf::types::filter {
 // SAFETY: integers without padding, the same as `common::filter::Raw`.
 unsafe impl plain::Plain for bpf::types::filter {}
 
-/// `times` of `bpf/lib/offcpu_switch.bpf.h`.
-fn set_times(object: &Object, began: u64, until: u64) -> Result<()> {
-    let bytes = [began.to_ne_bytes(), until.to_ne_bytes()].concat();
-    let map = maps::find(object, ".data.times")?;
-    map.update(&0_u32.to_ne_bytes(), &bytes, MapFlags::ANY).context("cannot set the times of the run")
+/// `times` of `bpf/lib/offcpu_task.bpf.h`.
+#[derive(Clone, Copy, Default)]
+pub struct Times {
+    began: u64,
+    until: u64,
+    forgot: u64,
+}
+
+impl Times {
+    fn set(self, object: &Object) -> Result<()> {
+        let bytes: Vec<u8> =
+            [self.began, self.until, self.forgot].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let map = maps::find(object, ".data.times")?;
+        map.update(&0_u32.to_ne_bytes(), &bytes, MapFlags::ANY).context("cannot set the times of the run")
+    }
 }
 
 struct Run<'a> {
@@ -194,11 +209,10 @@ struct Run<'a> {
     waits: Waits<'a>,
     events: u64,
     early: Early,
-    began: u64,
 }
 
 impl Run<'_> {
-    fn go(&mut self, object: &Object, links: &Links, sweep: &str) -> Result<()> {
+    fn go(&mut self, object: &Object, links: &Links, sweep: &str, graph: Graph) -> Result<()> {
         if !self.args.folded {
             self.out.text(&report::banner(self.args))?;
             if let Some(line) = report::pooled(self.args) {
@@ -217,30 +231,50 @@ impl Run<'_> {
                 self.waits.look()?;
                 continue;
             };
-            set_times(object, self.began, clock::monotonic())?;
-            if last {
-                object::ending(object)?;
-            }
-            links.iterate(sweep)?;
-            if last {
-                object::end(object)?;
-                links.iterate(sweep)?;
-            }
-            let part = self.waits.part()?;
-            self.events += part.rows.values().map(|sum| sum.count).sum::<u64>() + part.homeless.count;
-            let names = Names::find(&mut self.waits.symbols, &self.waits.stacks, part.rows.keys(), &mut self.early);
+            let part = self.part(object, links, sweep, last)?;
+            let rows = part.rows.keys();
+            let names = Names::find(&mut self.waits.symbols, &self.waits.stacks, rows, &mut self.early);
             let entries = entries::entries(&part, self.args, &names, &self.waits.stacks, &mut groups);
-            if !self.args.folded {
-                self.out.text("")?;
-                if self.args.interval.is_some() {
-                    self.out.time()?;
-                }
+            if !graph.is_all(self.args) {
+                self.report(&entries)?;
             }
-            report::part(&mut self.out, self.args, &entries)?;
-            self.out.flush()?;
             if last {
-                return Ok(());
+                let seconds = self.tick.length().as_secs_f64();
+                graph.finish(&mut self.out, self.args, &entries, seconds)?;
+                return self.out.flush();
+            }
+            if self.waits.make_room(&part) {
+                self.waits.times.forgot += 1;
+                self.waits.times.set(object)?;
             }
         }
+    }
+
+    /// Takes what has been counted since the last part, and what is under way.
+    fn part(&mut self, object: &Object, links: &Links, sweep: &str, last: bool) -> Result<Part> {
+        self.waits.times.until = clock::monotonic();
+        self.waits.times.set(object)?;
+        if last {
+            object::ending(object)?;
+        }
+        links.iterate(sweep)?;
+        if last {
+            object::end(object)?;
+            links.iterate(sweep)?;
+        }
+        let part = self.waits.part()?;
+        self.events += part.rows.values().map(|sum| sum.count).sum::<u64>() + part.homeless.count;
+        Ok(part)
+    }
+
+    fn report(&mut self, entries: &Entries) -> Result<()> {
+        if !self.args.folded {
+            self.out.text("")?;
+            if self.args.interval.is_some() {
+                self.out.time()?;
+            }
+        }
+        report::part(&mut self.out, self.args, entries)?;
+        self.out.flush()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use stack::{Early, Frame, Named, Space, Symbols, trim};
+use stack::{Early, Frame, Named, Symbols, trim};
 
 use crate::calls::{self, Function};
 use crate::stacks::{NONE, Stacks, UNSEEN};
@@ -13,7 +13,7 @@ pub type Frames = Rc<[Named]>;
 
 /// One of our own lines among the frames.
 pub fn marker(text: &str) -> Named {
-    Rc::new(Frame { name: Some(text.to_owned()), ..Frame::unknown(Space::User) })
+    Rc::new(Frame::marker(text))
 }
 
 /// The named stacks of a part.
@@ -43,7 +43,7 @@ impl Names {
         }
         let mut names = Names::default();
         names.find_kernel(symbols, stacks, kernels);
-        symbols.expect("offcputime", users.len());
+        symbols.expect("offcputime", users.keys().copied());
         for (tgid, hashes) in users {
             names.find_user(symbols, stacks, tgid, hashes, early);
         }

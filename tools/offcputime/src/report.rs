@@ -8,22 +8,27 @@ use common::table::{Cell, Column, rounded};
 use common::text::escape;
 use serde_json::{Map, Value, json};
 use stack::fold::Profile;
-use stack::{Named, Style, block, labels};
+use stack::{Early, Named, Style, block, labels};
 
 use crate::args::{Args, By};
 use crate::entries::{Entries, Entry, Woken};
-use crate::waits::Sum;
+use crate::waits::{Sum, Waits};
 
-/// The first line, as BCC's.
-pub fn banner(args: &Args) -> String {
+/// Whose waits.
+pub fn who(args: &Args) -> String {
     let list = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let who = match args {
+    match args {
         Args { pid, .. } if !pid.is_empty() => format!("PIDs {}", list(pid)),
         Args { tid, .. } if !tid.is_empty() => format!("TIDs {}", list(tid)),
         Args { user_threads_only: true, .. } => "user threads".to_owned(),
         Args { kernel_threads_only: true, .. } => "kernel threads".to_owned(),
         _ => "all threads".to_owned(),
-    };
+    }
+}
+
+/// The first line, as BCC's.
+pub fn banner(args: &Args) -> String {
+    let who = who(args);
     let stack = match args {
         Args { user_stacks_only: true, .. } => "user",
         Args { kernel_stacks_only: true, .. } => "kernel",
@@ -183,6 +188,27 @@ fn figures(object: &mut Map<String, Value>, sum: &Sum) {
 
 fn names(frames: &[Named]) -> Value {
     labels(frames).map(|label| Value::from(label.into_owned())).collect()
+}
+
+/// What is to be known of the run as a whole, on stderr.
+pub fn notes(args: &Args, waits: &Waits<'_>, early: &Early) {
+    if let Some(line) = early.line() {
+        eprintln!("offcputime: {line}");
+    }
+    if waits.symbols.stopped() {
+        eprintln!("offcputime: interrupted: not all names were looked for");
+    }
+    let Sum { ns, count, .. } = waits.not_kept;
+    if count > 0 {
+        eprintln!(
+            "offcputime: {} us in {count} waits without their stacks ([stack not kept]): see --stack-storage-size",
+            usecs(ns)
+        );
+    }
+    if args.shared.verbose {
+        let (stacks, bytes, refused) = waits.stacks.figures();
+        eprintln!("offcputime: {stacks} stacks in {} KiB, {refused} not kept", bytes >> 10);
+    }
 }
 
 /// A line of a table.

@@ -1,6 +1,6 @@
 //! The stacks of a run, as the programs have sent them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use common::maps::u64_at;
 
@@ -131,8 +131,7 @@ impl Stacks {
     }
 
     fn keep(&mut self, header: &Header, words: Vec<u64>) {
-        // Beside the addresses: the table's own entry.
-        let bytes = self.bytes + 8 * words.len() as u64 + 64;
+        let bytes = self.bytes + bytes(words.len());
         if self.stacks.contains_key(&header.hash) {
             return;
         }
@@ -156,10 +155,30 @@ impl Stacks {
         self.wakers.get(&hash)
     }
 
+    /// Forgets all stacks but `used` if half of the budget is spent; gives those it has forgotten.
+    pub fn make_room(&mut self, used: &HashSet<u64>) -> Vec<u64> {
+        if self.budget.allows(2 * self.stacks.len() as u64, 2 * self.bytes) {
+            return Vec::new();
+        }
+        let gone: Vec<u64> = self.stacks.keys().copied().filter(|hash| !used.contains(hash)).collect();
+        for hash in &gone {
+            self.stacks.remove(hash);
+            self.calls.remove(hash);
+        }
+        self.bytes = self.stacks.values().map(|stack| bytes(stack.ips.len())).sum();
+        self.bytes += self.calls.values().map(|pairs| 16 * pairs.len() as u64).sum::<u64>();
+        gone
+    }
+
     /// Stacks, their bytes, and those that were not kept.
     pub fn figures(&self) -> (u64, u64, u64) {
         (self.stacks.len() as u64, self.bytes, self.refused)
     }
+}
+
+/// Beside the addresses: the table's own entry.
+fn bytes(addresses: usize) -> u64 {
+    8 * addresses as u64 + 64
 }
 
 #[cfg(test)]
@@ -183,6 +202,17 @@ mod tests {
         assert_eq!(stacks.get(11), Some(&Stack { ips: [3].into(), cut: false }));
         assert_eq!((stacks.get(12), stacks.figures().2), (None, 1));
         assert_eq!(stacks.take(&[0; 12]), None);
+    }
+
+    #[test]
+    fn stacks_in_use_are_not_forgotten() {
+        let mut stacks = Stacks::new(Budget::Stacks(4));
+        for hash in 10..13 {
+            stacks.take(&record(hash, USER, [1, 42, 0, 0, 0], &[hash]));
+        }
+        assert_eq!(stacks.make_room(&HashSet::from([11])).len(), 2);
+        assert!(stacks.get(11).is_some() && stacks.get(10).is_none());
+        assert!(stacks.make_room(&HashSet::new()).is_empty(), "there is room again");
     }
 
     #[test]

@@ -10,10 +10,11 @@ use common::text::until_nul;
 use libbpf_rs::{MapCore, MapFlags};
 use stack::Symbols;
 
+use crate::Times;
 use crate::bpf::OffcputimeMaps;
 use crate::bpf::types::{offcpu_cell, offcpu_key};
 use crate::size::Budget;
-use crate::stacks::{News, Stacks};
+use crate::stacks::{News, Stacks, UNSEEN};
 
 // SAFETY: integers and bytes without padding; every bit pattern is valid.
 unsafe impl plain::Plain for offcpu_key {}
@@ -80,9 +81,13 @@ pub struct Waits<'a> {
     events: Events<'a>,
     cells: Pair<'a>,
     homeless: &'a dyn MapCore,
+    seen: &'a dyn MapCore,
     homeless_before: Sum,
+    /// Waits whose stack could not be kept, or not named for want of room.
+    pub not_kept: Sum,
     pub stacks: Stacks,
     pub symbols: Symbols,
+    pub times: Times,
     looked: HashMap<u32, Instant>,
     part: Part,
 }
@@ -96,9 +101,12 @@ impl<'a> Waits<'a> {
             events: Events::new(&maps.ring)?,
             cells: Pair::new(&maps.cells_active, &maps.cells_a, &maps.cells_b),
             homeless: &maps.homeless,
+            seen: &maps.seen_stacks,
             homeless_before: Sum::default(),
+            not_kept: Sum::default(),
             stacks: Stacks::new(budget),
             symbols,
+            times: Times::default(),
             looked: HashMap::new(),
             part: Part::default(),
         })
@@ -122,7 +130,13 @@ impl<'a> Waits<'a> {
         let before = std::mem::replace(&mut self.homeless_before, all.clone());
         self.part.homeless.ns = all.ns - before.ns;
         self.part.homeless.count = all.count - before.count;
-        Ok(std::mem::take(&mut self.part))
+        let part = std::mem::take(&mut self.part);
+        let gone = |hash| hash > UNSEEN && self.stacks.get(hash).is_none();
+        for (_, sum) in part.rows.iter().filter(|(key, _)| gone(key.user) || gone(key.kernel)) {
+            self.not_kept.add(sum);
+        }
+        self.not_kept.add(&part.homeless);
+        Ok(part)
     }
 
     /// Is there no room for more counters soon?
@@ -175,6 +189,19 @@ impl<'a> Waits<'a> {
             rows.entry(key).or_default().add(&sum);
             Ok(())
         })
+    }
+
+    /// Between two parts of a long run: makes room for stacks, where there is little. The programs will
+    /// send those again that they meet again. True: they have to be told.
+    pub fn make_room(&mut self, part: &Part) -> bool {
+        let wakers = part.rows.keys().filter_map(|key| self.stacks.waker(key.waker));
+        let wakers: Vec<u64> = wakers.flat_map(|waker| [waker.user, waker.kernel]).collect();
+        let used = part.rows.keys().flat_map(|key| [key.user, key.kernel]).chain(wakers).collect();
+        let gone = self.stacks.make_room(&used);
+        for hash in &gone {
+            let _ = self.seen.delete(&hash.to_ne_bytes()); // it may be gone there, too
+        }
+        !gone.is_empty()
     }
 
     fn read_homeless(&self) -> Result<Sum> {
