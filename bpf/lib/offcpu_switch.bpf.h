@@ -82,21 +82,26 @@ static __always_inline u64 part(u64 from, u64 to)
 static __always_inline void recover(bool direct, struct task_struct *task, struct offcpu_task *t, u64 now)
 {
 	u64 ran = GET(direct, task, se.sum_exec_runtime) - t->exec_ns;
-	u64 times_run = arrivals(direct, task) - t->arrivals;
+	u32 times_run = arrivals(direct, task) - t->arrivals;
 	u64 left = t->left, wait, from = claim(t);
 
 	if (!from || running == RUN_BEGINS)
 		return;
 	wait = part(from, now);
-	if (times_run != 1 || wait <= ran || now - left < ran) {
+	if (!wait) /* all of it has been counted */
+		return;
+	if (wait <= ran) {
 		count_loss(LOST_UNMATCHED);
 		return;
 	}
-	wait -= ran;
 	count_loss(RECOVERED);
-	if (length_wanted(now - left - ran))
-		end_wait(direct, task, t, 0, WALK_NOT,
-			 !cfg.quantum_ns || now - left - ran >= cfg.quantum_ns, wait);
+	if (!length_wanted(now - left - ran))
+		return;
+	if (times_run != 1) { /* these were several waits: what for is not known */
+		t->what.user = STACK_UNSEEN;
+		t->what.kernel = STACK_UNSEEN;
+	}
+	end_wait(direct, task, t, 0, WALK_NOT, !cfg.quantum_ns || now - left - ran >= cfg.quantum_ns, wait - ran);
 }
 
 static __always_inline void end_task(bool direct, struct task_struct *task, struct offcpu_task *t)

@@ -157,8 +157,9 @@ pub fn entries(
     if part.homeless.count > 0 {
         all.push(Entry::homeless(&part.homeless));
     }
-    // Equal times in an order that does not change from run to run.
-    all.sort_by_cached_key(|entry| (entry.sum.ns, entry.tid, entry.state, entry.folded(args)));
+    // Threads that hang all the time have equal times: those that sleep uninterruptibly come last.
+    let rank = |state| "IRSPTtKD".chars().position(|letter| letter == state);
+    all.sort_by_cached_key(|entry| (entry.sum.ns, rank(entry.state), entry.tid, entry.folded(args)));
     let least = args.min_percent.map_or(0.0, |percent| total.ns as f64 * percent / 100.0);
     let most = args.top.map_or(usize::MAX, |top| usize::try_from(top).unwrap_or(usize::MAX));
     let hidden = all.iter().take_while(|entry| (entry.sum.ns as f64) < least).count();

@@ -40,7 +40,12 @@ impl Graph {
     /// # Errors
     /// The file or stdout cannot be written.
     pub fn finish(self, out: &mut Out, args: &Args, entries: &Entries, seconds: f64) -> Result<()> {
-        let after = report::profile(args, entries);
+        let mut after = report::profile(args, entries);
+        if self.before.is_some() {
+            // In the spelling of what was read from a file.
+            let spelled = |(stack, usecs)| fold::parse(&format!("{stack} {usecs}"));
+            after = after.into_iter().filter_map(spelled).collect();
+        }
         #[cfg(feature = "flamegraph")]
         if let Some(target) = self.target {
             let caption = caption(args, entries, seconds);

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use stack::{Early, Frame, Named, Symbols, trim};
+use stack::{Early, Frame, Named, Space, Symbols, trim};
 
 use crate::calls::{self, Function};
 use crate::stacks::{NONE, Stacks, UNSEEN};
@@ -133,9 +133,37 @@ fn functions(symbols: &mut Symbols, stacks: &Stacks, hashes: &[u64]) -> HashMap<
     found.collect()
 }
 
-/// Behind the last frame that lies in a mapping there is only what a register held that is no frame pointer.
+/// Behind the last frame that is code there is only what a register held that was no frame pointer.
 fn cut_off(frames: &mut Vec<Named>) {
-    while frames.len() > 1 && frames.last().is_some_and(|last| last.name.is_none() && last.module.is_none()) {
-        frames.pop();
+    let code = |frame: &Named| match &frame.module {
+        _ if frame.name.is_some() || frame.space == Space::Jit => true,
+        Some(module) => !module.starts_with('[') || module.starts_with("[vdso"),
+        None => false,
+    };
+    let end = frames.iter().skip(1).position(|frame| !code(frame));
+    frames.truncate(end.map_or(frames.len(), |end| end + 1));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_ends_where_there_is_no_code() {
+        let frame = |name: Option<&str>, module: Option<&str>| {
+            let name = name.map(str::to_owned);
+            Rc::new(Frame { name, module: module.map(Into::into), ..Frame::unknown(Space::User) })
+        };
+        let mut frames = vec![
+            frame(Some("read"), Some("/lib/libc.so.6")),
+            frame(None, Some("/opt/app")),
+            frame(None, Some("[heap]")),
+            frame(Some("main"), Some("/opt/app")),
+        ];
+        cut_off(&mut frames);
+        assert_eq!(frames.len(), 2);
+        let mut unknown = vec![frame(None, None), frame(None, None)];
+        cut_off(&mut unknown);
+        assert_eq!(unknown.len(), 1, "of a process that was never looked at one is left");
     }
 }

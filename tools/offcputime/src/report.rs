@@ -100,12 +100,12 @@ fn stacks(out: &mut Out, args: &Args, entries: &Entries) -> Result<()> {
     }
     let style = Style { offsets: args.offset, modules: args.shared.verbose, lines: args.lines };
     out.print(|sink| {
-        for entry in &entries.shown {
-            self::entry(sink, args, style, entry, &entries.total)?;
-        }
         if let Some((number, sum)) = &entries.others {
             writeln!(sink, "    [{number} others]")?;
             line(sink, sum, &entries.total)?;
+        }
+        for entry in &entries.shown {
+            self::entry(sink, args, style, entry, &entries.total)?;
         }
         let Sum { ns, count, .. } = &entries.total;
         let stacks = entries.shown.len() + entries.others.as_ref().map_or(0, |(number, _)| *number);
@@ -257,14 +257,14 @@ fn table(out: &mut Out, by: By, entries: &Entries) -> Result<()> {
         By::State | By::Stack => [Some(&STATE), None, None],
     }.into_iter().flatten());
     out.header(&columns)?;
-    let at = common::clock::monotonic();
-    for entry in &entries.shown {
-        out.row(at, &columns, &Line { entry: entry.clone(), share: share(&entry.sum, &entries.total) })?;
-    }
     if let Some((number, sum)) = &entries.others {
         let share = share(sum, &entries.total);
         out.text(&format!("{:>12} {share:>6.1} {:>9} {:>12} [{number} others]", usecs(sum.ns), sum.count,
                           usecs(sum.longest)))?;
+    }
+    let at = common::clock::monotonic();
+    for entry in &entries.shown {
+        out.row(at, &columns, &Line { entry: entry.clone(), share: share(&entry.sum, &entries.total) })?;
     }
     Ok(())
 }
