@@ -209,7 +209,7 @@ static __always_inline int on_exit(bool direct, struct pt_regs *regs, s32 ret)
 	return 0;
 }
 
-/* Entry points. Either the tp_btf or the raw_tp ones are loaded: see HOOKS in tools/opensnoop. */
+/* Entry points. One kind of them is loaded: see HOOKS in tools/opensnoop. */
 
 SEC("tp_btf/sys_enter")
 int BPF_PROG(enter_btf, struct pt_regs *regs)
@@ -233,6 +233,24 @@ SEC("raw_tp/sys_exit")
 int BPF_PROG(exit_raw, struct pt_regs *regs, long ret)
 {
 	return on_exit(false, regs, ret);
+}
+
+/* Since 5.15, dd6e10fbd9fb ("bpf: Add bpf_task_pt_regs() helper"). */
+static __always_inline struct pt_regs *current_regs(void)
+{
+	return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+}
+
+SEC("tracepoint/raw_syscalls/sys_enter")
+int enter_tp(void *ctx)
+{
+	return on_enter(true, current_regs());
+}
+
+SEC("tracepoint/raw_syscalls/sys_exit")
+int exit_tp(struct trace_event_raw_sys_exit *ctx)
+{
+	return on_exit(true, current_regs(), ctx->ret);
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -22,9 +22,15 @@ struct runq_event *_event __attribute__((unused));
 /* Entry points. Either the tp_btf or the raw_tp ones are loaded: see HOOKS in tools/runqlat. */
 
 SEC("iter/task")
-int sweep(struct bpf_iter__task *ctx)
+int sweep_btf(struct bpf_iter__task *ctx)
 {
-	return on_sweep(ctx->task);
+	return on_sweep(true, ctx->task);
+}
+
+SEC("iter/task")
+int sweep_raw(struct bpf_iter__task *ctx)
+{
+	return on_sweep(false, ctx->task);
 }
 
 SEC("tp_btf/sched_wakeup")

@@ -118,6 +118,11 @@ struct thread_struct {
 #endif
 };
 
+/* The record of a classic tracepoint. */
+struct trace_event_raw_sys_exit {
+	long ret;
+};
+
 struct thread_info {
 	u32 status; /* x86 */
 };
@@ -261,8 +266,9 @@ struct task_struct {
 	unsigned int flags;
 	u64 self_exec_id;
 	struct sched_info sched_info;
-	int on_cpu;
-	int on_rq;
+	/* Unsigned here: a load is then made as narrow as the kernel's own field, int or (7.2) u8. */
+	unsigned int on_cpu;
+	unsigned int on_rq;
 	pid_t pid;
 	pid_t tgid;
 	struct task_struct *real_parent;

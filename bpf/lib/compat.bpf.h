@@ -81,11 +81,12 @@ static __always_inline bool has_task_pt_regs(void)
 	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs);
 }
 
-/* on_cpu exists only where CONFIG_SMP does; on one CPU the running task is current. */
+/* on_cpu exists only where CONFIG_SMP does; on one CPU the running task is current. By 7.2 it is a u8, with
+ * others beside it: read in its own size. */
 static __always_inline bool task_running(bool direct, struct task_struct *task)
 {
 	if (bpf_core_field_exists(task->on_cpu))
-		return GET(direct, task, on_cpu);
+		return direct ? task->on_cpu : BPF_CORE_READ_BITFIELD_PROBED(task, on_cpu);
 	return bpf_get_current_task() == (u64)task;
 }
 

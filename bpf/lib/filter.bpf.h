@@ -27,7 +27,7 @@ struct filter {
 enum by_cgroup {
 	CGROUP_ANY,
 	CGROUP_UNDER, /* in one of filter_cgroups or below it */
-	CGROUP_EXACT, /* in one of filter_cgroups itself: a pinned map of the user's */
+	CGROUP_EXACT, /* in one of those in filter_pinned itself */
 };
 
 /* Deeper than anyone nests; the kernel's own limit is cgroup.max.depth. */
@@ -47,12 +47,20 @@ struct {
 	__type(value, u8);
 } filter_tids SEC(".maps");
 
-struct {
+struct cgroup_ids {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
 	__type(key, u64);
 	__type(value, u64);
 } filter_cgroups SEC(".maps");
+
+/* Holds the user's map, which he may change while we run. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__array(values, struct cgroup_ids);
+} filter_pinned SEC(".maps");
 
 /* Does comm contain the text? Sixteen shifted comparisons without an inner loop. */
 static __always_inline bool comm_wanted(const volatile struct filter *f, const char *comm)
@@ -80,8 +88,11 @@ static __always_inline bool cgroup_wanted(const volatile struct filter *f, struc
 	int level;
 
 	if (f->by_cgroup == CGROUP_EXACT) {
+		u32 only = 0;
+		void *pinned = bpf_map_lookup_elem(&filter_pinned, &only);
+
 		id = BPF_CORE_READ(cgroup, kn, id);
-		return bpf_map_lookup_elem(&filter_cgroups, &id) != NULL;
+		return pinned && bpf_map_lookup_elem(pinned, &id);
 	}
 	for (level = 0; level < MAX_CGROUP_DEPTH; level++) {
 		if (level > depth)

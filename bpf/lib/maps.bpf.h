@@ -39,13 +39,18 @@ struct {
 	__type(value, u64);
 } losses SEC(".maps");
 
-static __always_inline void count_loss(enum loss why)
+static __always_inline void count_losses(enum loss why, u64 number)
 {
 	u32 key = why;
 	u64 *n = bpf_map_lookup_elem(&losses, &key);
 
-	if (n)
-		(*n)++;
+	if (n) /* atomic: where programs can be preempted, another may count on this CPU in between */
+		__sync_fetch_and_add(n, number);
+}
+
+static __always_inline void count_loss(enum loss why)
+{
+	count_losses(why, 1);
 }
 
 #endif

@@ -3,6 +3,9 @@
  * that runs it ends the wait. Any kernel can be asked this way, and a wait is known the moment it ends.
  *
  * Cost: two readings of the clock and two or three look-ups for each wait.
+ *
+ * `direct`, a constant of the entry point: typed programs read fields directly (GET in compat.bpf.h) and keep
+ * starts in the table, the others by a helper and in the hash.
  */
 #ifndef TRACEBELT_RUNQ_CLOCK_H
 #define TRACEBELT_RUNQ_CLOCK_H
@@ -37,7 +40,7 @@ static __always_inline void recover(bool direct, struct task_struct *task, const
 	if (start->at == BEFORE)
 		return;
 	if (ran - start->arrivals != 1 || start->why >= WHYS) {
-		count_loss(LOST_UNMATCHED);
+		count_losses(LOST_UNMATCHED, ran - start->arrivals);
 	} else if (!cfg.slower_ns) {
 		add_wait(direct, task, wait, start->why);
 		count_loss(RECOVERED);
@@ -48,11 +51,11 @@ static __always_inline void recover(bool direct, struct task_struct *task, const
 
 static __always_inline void start_wait(bool direct, struct task_struct *task, u32 tid, enum why why, u64 at)
 {
-	struct runq_start *start = find_start(tid);
+	struct runq_start *start = find_start(direct, tid);
 	u32 ran = arrivals(direct, task);
 
 	if (!start)
-		start = make_start(tid);
+		start = make_start(direct, tid);
 	if (!start)
 		return;
 	if (start->at) {
@@ -69,14 +72,14 @@ static __always_inline void start_wait(bool direct, struct task_struct *task, u3
 /* A task's last switch: it will not wait again, and cannot be waiting now. */
 static __always_inline void end_task(bool direct, struct task_struct *task, u32 tid)
 {
-	struct runq_start *start = find_start(tid);
+	struct runq_start *start = find_start(direct, tid);
 
 	if (!start)
 		return;
 	if (start->at)
 		recover(direct, task, start, arrivals(direct, task));
-	drop_start(start);
-	if (!cfg.table || overflowed)
+	drop_start(direct, start);
+	if (!direct || overflowed)
 		bpf_map_delete_elem(&start_hash, &tid);
 }
 
@@ -135,7 +138,7 @@ static __always_inline int on_switch(bool direct, bool preempt, struct task_stru
 
 	if (!next_tid || !ids_wanted(&cfg.filter, direct, next))
 		return 0;
-	start = find_start(next_tid);
+	start = find_start(direct, next_tid);
 	if (!start || !start->at) {
 		if (task_wanted(&cfg.filter, direct, next))
 			count_loss(running == RUN_BEGINS ? BEGAN_BEFORE : LOST_UNMATCHED);
@@ -145,14 +148,14 @@ static __always_inline int on_switch(bool direct, bool preempt, struct task_stru
 	if (ran != start->arrivals || start->at == BEFORE) {
 		recover(direct, next, start, ran);
 		count_loss(ran == start->arrivals ? BEGAN_BEFORE : LOST_UNMATCHED);
-		drop_start(start);
+		drop_start(direct, start);
 		return 0;
 	}
 	if (!now)
 		now = bpf_ktime_get_ns();
 	wait = now - start->at;
 	why = start->why;
-	drop_start(start);
+	drop_start(direct, start);
 	if ((s64)wait < 0 || why >= WHYS) {
 		count_loss(LOST_UNMATCHED);
 		return 0;
@@ -164,23 +167,27 @@ static __always_inline int on_switch(bool direct, bool preempt, struct task_stru
 	return 0;
 }
 
-/* Over all tasks. When the run begins: which of them wait already. After its end, when no other program is
- * at work any more: which of them have run since, unseen. */
-static __always_inline int on_sweep(struct task_struct *task)
+/* Over all tasks. When the run begins: which of them wait already. Just before its end: which of them have
+ * run since their start, unseen. A switch that is seen takes the start away before the task's count of
+ * switch-ins grows, so this may run beside the other programs. */
+static __always_inline int on_sweep(bool direct, struct task_struct *task)
 {
 	struct runq_start *start;
 	u32 ran;
 
 	if (!task || !task->pid || !task_wanted(&cfg.filter, true, task))
 		return 0;
-	if (running && task->on_rq && !task_running(true, task))
-		start_wait(true, task, task->pid, WHY_WAKEUP, BEFORE);
-	if (running)
+	if (running == RUN_BEGINS) {
+		if (task->on_rq && !task_running(true, task))
+			start_wait(direct, task, task->pid, WHY_WAKEUP, BEFORE);
 		return 0;
-	start = find_start(task->pid);
+	}
+	start = find_start(direct, task->pid);
 	ran = arrivals(true, task);
-	if (start && start->at && start->arrivals != ran)
-		recover(true, task, start, ran);
+	if (start && start->at > BEFORE && start->arrivals != ran) {
+		count_losses(LOST_UNMATCHED, ran - start->arrivals);
+		start->at = BEFORE;
+	}
 	return 0;
 }
 

@@ -33,10 +33,10 @@ const volatile struct {
 	u64 slower_ns; /* not 0: an event for each wait of at least this, and no histogram */
 	u64 wake_bytes;
 	u32 by; /* enum by */
-	u32 table; /* the kernel has what the table of starts needs */
 } cfg = { .unit_ns = NSEC_PER_USEC };
 
-/* Two sets of histograms. The programs write to the one in `active`; user space puts the other there,
+/* Two sets of histograms. The programs write to the one in `active`; user space puts one there before the
+ * run, and later the other,
  * which returns when no program uses the first any more, and then reads and empties that one at leisure. */
 struct dense {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -50,7 +50,7 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, u32);
 	__array(values, struct dense);
-} dense_active SEC(".maps") = { .values = { &dense_a } };
+} dense_active SEC(".maps");
 
 /* Per process, thread, ...: thousands of histograms of a few slots each, so slot by slot. */
 struct runq_key {
@@ -79,7 +79,7 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, u32);
 	__array(values, struct sparse);
-} sparse_active SEC(".maps") = { .values = { &sparse_a } };
+} sparse_active SEC(".maps");
 
 /* Cells ever made: tells user space when to empty a set before it is full. */
 u64 cells_made;

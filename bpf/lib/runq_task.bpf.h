@@ -51,13 +51,13 @@ struct {
 /* Was the hash ever needed although there is a table? */
 u32 overflowed;
 
-static __always_inline struct runq_start *find_start(u32 tid)
+static __always_inline struct runq_start *find_start(bool table, u32 tid)
 {
 	u32 set_nr = tid % SETS;
 	struct runq_set *set;
 	int i;
 
-	if (cfg.table) {
+	if (table) {
 		set = bpf_map_lookup_elem(&start_table, &set_nr);
 		if (!set)
 			return NULL;
@@ -71,7 +71,7 @@ static __always_inline struct runq_start *find_start(u32 tid)
 }
 
 /* A place for a task that has none. NULL: no room, which has been counted. */
-static __always_inline struct runq_start *make_start(u32 tid)
+static __always_inline struct runq_start *make_start(bool table, u32 tid)
 {
 	struct runq_start fresh = {};
 	u32 set_nr = tid % SETS;
@@ -79,7 +79,7 @@ static __always_inline struct runq_start *make_start(u32 tid)
 	struct runq_set *set;
 	int i;
 
-	if (cfg.table) {
+	if (table) {
 		set = bpf_map_lookup_elem(&start_table, &set_nr);
 		for (i = 0; set && i < WAYS; i++) {
 			start = &set->way[i];
@@ -96,14 +96,14 @@ static __always_inline struct runq_start *make_start(u32 tid)
 }
 
 /* The wait is over. In the table the place is free from here on: the last access to it. */
-static __always_inline void drop_start(struct runq_start *start)
+static __always_inline void drop_start(bool table, struct runq_start *start)
 {
 	start->at = 0;
 #if defined(__TARGET_ARCH_x86)
 	start->tid = 0;
 #else
 	/* What was read before must not be read after: another CPU may take the place at once. */
-	if (cfg.table)
+	if (table)
 		__sync_val_compare_and_swap(&start->tid, start->tid, 0);
 #endif
 }

@@ -17,6 +17,9 @@ fn nanos(clock: ClockId) -> u64 {
     clock_gettime(clock).map_or(0, |t| (t.tv_sec() as u64).saturating_mul(1_000_000_000) + t.tv_nsec() as u64)
 }
 
+/// Nanoseconds.
+const JITTER: i128 = 1_000_000;
+
 /// Turns monotonic times into wall-clock ones.
 pub struct Clock {
     offset: i128,
@@ -40,9 +43,15 @@ impl Clock {
         clock
     }
 
-    /// Reads both clocks anew: the wall clock may have been set, or the machine suspended.
+    /// Reads both clocks anew: the wall clock may have been set, or the machine suspended. What is off by
+    /// less than `JITTER` is only the time between the readings, and would let times go backwards.
     pub fn adjust(&mut self) {
-        self.offset = i128::from(nanos(ClockId::CLOCK_REALTIME)) - i128::from(monotonic());
+        let before = i128::from(monotonic());
+        let wall = i128::from(nanos(ClockId::CLOCK_REALTIME));
+        let after = i128::from(monotonic());
+        if self.offset > wall - before + JITTER || self.offset < wall - after - JITTER {
+            self.offset = wall - (before + after) / 2;
+        }
     }
 
     fn timestamp(&self, monotonic: u64) -> Timestamp {

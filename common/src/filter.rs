@@ -1,10 +1,9 @@
 //! Which tasks are wanted: from flags to `struct filter` and the maps of `bpf/lib/filter.bpf.h`.
 
-use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, OpenObject};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, Object, OpenObject};
 
 use crate::cli::usage;
 use crate::hook::{Hook, Via, Way};
@@ -137,28 +136,19 @@ impl Wanted {
         }
     }
 
-    /// Before the load: room for long lists, and the pinned map in place of ours.
+    /// Before the load: room for long lists.
     ///
     /// # Errors
-    /// The pinned map is none, or of another shape.
+    /// libbpf refuses.
     pub fn prepare(&self, open: &mut OpenObject) -> Result<()> {
         for mut map in open.maps_mut() {
             let wanted = match map.name().to_str() {
                 Some("filter_tgids") => self.pids.len(),
                 Some("filter_tids") => self.tids.len(),
-                Some("filter_cgroups") => {
-                    if let Some(path) = &self.pinned {
-                        let pinned = MapHandle::from_pinned_path(path)
-                            .with_context(|| format!("{} is no pinned BPF map", path.display()))?;
-                        anyhow::ensure!(
-                            pinned.key_size() == 8 && pinned.value_size() == 8,
-                            "{} is no map of cgroup ids: key and value have 8 bytes each",
-                            path.display()
-                        );
-                        map.reuse_fd(pinned.as_fd())?;
-                        continue;
-                    }
-                    self.cgroups.len()
+                Some("filter_cgroups") => self.cgroups.len(),
+                Some("filter_pinned") => {
+                    map.set_autocreate(self.pinned.is_some())?;
+                    continue;
                 }
                 _ => continue,
             };
@@ -172,7 +162,7 @@ impl Wanted {
     /// Before the first program is attached.
     ///
     /// # Errors
-    /// A map refuses an entry.
+    /// A map refuses an entry; the pinned map is none, or of another shape.
     pub fn fill(&self, object: &Object) -> Result<()> {
         let tgids = maps::find(object, "filter_tgids")?;
         for tgid in self.pids.iter().chain(&self.command) {
@@ -182,8 +172,17 @@ impl Wanted {
         for tid in &self.tids {
             tids.update(&tid.to_ne_bytes(), &[1], MapFlags::ANY)?;
         }
-        if self.pinned.is_some() {
-            return Ok(());
+        if let Some(path) = &self.pinned {
+            let pinned = MapHandle::from_pinned_path(path)
+                .with_context(|| format!("{} is no pinned BPF map", path.display()))?;
+            anyhow::ensure!(
+                pinned.map_type() == MapType::Hash && pinned.key_size() == 8 && pinned.value_size() == 8,
+                "{} is no map of cgroup ids: a hash whose keys and values have 8 bytes each",
+                path.display()
+            );
+            return maps::point_to(&maps::find(object, "filter_pinned")?, &pinned).with_context(|| {
+                format!("{}: only a hash that was made with flags 0 will do", path.display())
+            });
         }
         let cgroups = maps::find(object, "filter_cgroups")?;
         for id in &self.cgroups {

@@ -12,6 +12,7 @@ use libbpf_rs::{Iter, Link, Object, OpenObject};
 
 use crate::exit::{Kind, fault};
 use crate::kernel::Kernel;
+use crate::tracefs;
 
 /// Something to observe.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,8 @@ pub enum Via {
     Iter(&'static str),
     /// One that may sleep, and so read the memory of other processes.
     SleepableIter(&'static str),
+    /// A classic tracepoint: its category and name.
+    Tracepoint(&'static str, &'static str),
 }
 
 /// What else a way needs of the kernel.
@@ -57,6 +60,10 @@ pub enum Need {
     Args(&'static str, &'static [usize]),
     /// A member of a struct.
     Member(&'static str, &'static str),
+    /// Atomic compare-and-exchange in BPF.
+    Cmpxchg,
+    /// Programs at raw tracepoints can be preempted: see [`Kernel::preempts_tracepoints`].
+    Preempted,
 }
 
 impl Need {
@@ -75,7 +82,13 @@ impl Need {
             Need::Member(of, member) if !kernel.has_member(of, member) => {
                 Err(format!("struct {of} has no {member} here"))
             }
-            Need::Helper(_) | Need::Member(..) => Ok(()),
+            Need::Preempted if !kernel.preempts_tracepoints() => {
+                Err("only for kernels that preempt programs at raw tracepoints".to_owned())
+            }
+            Need::Cmpxchg if !kernel.has_cmpxchg() => {
+                Err("this kernel's BPF has no compare-and-exchange".to_owned())
+            }
+            Need::Helper(_) | Need::Member(..) | Need::Cmpxchg | Need::Preempted => Ok(()),
         }
     }
 }
@@ -89,19 +102,21 @@ impl Via {
             Via::RawTp(_) => "raw_tp",
             Via::Iter(_) => "iter",
             Via::SleepableIter(_) => "iter.s",
+            Via::Tracepoint(..) => "tracepoint",
         }
     }
 }
 
 impl Way {
     fn check(&self, kernel: &Kernel) -> std::result::Result<(), String> {
+        self.needs.iter().try_for_each(|need| need.check(kernel))?;
         match self.via {
-            Via::TpBtf(tp) => kernel.try_tp_btf(tp)?,
-            Via::RawTp(tp) => kernel.try_raw_tp(tp)?,
-            Via::Iter(over) => kernel.try_iter(over, false)?,
-            Via::SleepableIter(over) => kernel.try_iter(over, true)?,
+            Via::TpBtf(tp) => kernel.try_tp_btf(tp),
+            Via::RawTp(tp) => kernel.try_raw_tp(tp),
+            Via::Iter(over) => kernel.try_iter(over, false),
+            Via::SleepableIter(over) => kernel.try_iter(over, true),
+            Via::Tracepoint(category, name) => tracefs::can_find(category, name),
         }
-        self.needs.iter().try_for_each(|need| need.check(kernel))
     }
 }
 
@@ -160,9 +175,9 @@ impl Ladder {
                     Standing::Passed => "not asked for".to_owned(),
                     Standing::Refused(why) => format!("refused: {why}"),
                 };
-                let _ = writeln!(out, "  {:<7} {word}", way.via.name());
+                let _ = writeln!(out, "  {:<10} {word}", way.via.name());
                 if *standing == Standing::Chosen && !way.blind.is_empty() {
-                    let _ = writeln!(out, "          does not see: {}", way.blind);
+                    let _ = writeln!(out, "             does not see: {}", way.blind);
                 }
             }
             if !standings.contains(&Standing::Chosen) {
@@ -237,6 +252,11 @@ impl Ladder {
     /// # Errors
     /// The kernel refused one; those before it are detached again.
     pub fn attach(&self, object: &Object) -> Result<Links> {
+        let mut vias =
+            self.rungs.iter().filter_map(|(hook, standings)| chosen(hook, standings)).map(|way| way.via);
+        if vias.any(|via| matches!(via, Via::Tracepoint(..))) {
+            tracefs::where_libbpf_looks()?;
+        }
         let mut links = Vec::new();
         for name in self.chosen_progs() {
             let prog = object.progs_mut().find(|prog| prog.name() == name);
@@ -257,12 +277,12 @@ impl Ladder {
 pub struct Links(Vec<(&'static str, Link)>);
 
 impl Links {
-    /// Runs an iterator program over all that it iterates over.
+    /// Runs the iterator program whose name begins so over all that it iterates over.
     ///
     /// # Errors
     /// It is not attached, or the kernel refuses.
     pub fn iterate(&self, program: &str) -> Result<()> {
-        let link = self.0.iter().find(|(name, _)| *name == program).map(|(_, link)| link);
+        let link = self.0.iter().find(|(name, _)| name.starts_with(program)).map(|(_, link)| link);
         let mut iter = Iter::new(link.with_context(|| format!("program {program} is not attached"))?)?;
         io::copy(&mut iter, &mut io::sink()).with_context(|| format!("program {program} was not run"))?;
         Ok(())

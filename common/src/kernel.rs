@@ -109,6 +109,16 @@ impl Kernel {
         })
     }
 
+    /// Can a program at a raw tracepoint be preempted? The kernel does not run it then for whatever comes on
+    /// the same CPU before it goes on: it takes that for recursion, and counts it as skipped.
+    ///
+    /// Since 7.0, a46023d5616e ("tracing: Guard __DECLARE_TRACE() use of __DO_TRACE_CALL() with SRCU-fast"):
+    /// before it there was no use for that guard's type. Classic tracepoints still turn preemption off.
+    #[must_use]
+    pub fn preempts_tracepoints(&self) -> bool {
+        self.btf.type_by_name::<Typedef<'_>>("class_srcu_fast_notrace_t").is_some()
+    }
+
     /// Loads two instructions as a `tp_btf` program: some architectures and policies refuse the type.
     ///
     /// # Errors

@@ -76,7 +76,7 @@ pub fn drain(map: &dyn MapCore, mut each: impl FnMut(&[u8], &[u8]) -> Result<()>
 /// The kernel refuses.
 pub fn point_to(outer: &dyn MapCore, inner: &dyn MapCore) -> Result<()> {
     let fd = inner.as_fd().as_raw_fd().to_ne_bytes();
-    outer.update(&0_u32.to_ne_bytes(), &fd, MapFlags::ANY).context("cannot exchange histograms")
+    outer.update(&0_u32.to_ne_bytes(), &fd, MapFlags::ANY).context("cannot put one map into another")
 }
 
 /// Two sets of one map. Programs write to the one that `active` points to.
@@ -87,10 +87,13 @@ pub struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    /// `first` is in `active` from the start.
-    #[must_use]
-    pub fn new(active: &'a dyn MapCore, first: &'a dyn MapCore, second: &'a dyn MapCore) -> Pair<'a> {
-        Pair { active, sets: [first, second], current: 0 }
+    /// Before the run: sends the programs to `first`.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn new(active: &'a dyn MapCore, first: &'a dyn MapCore, second: &'a dyn MapCore) -> Result<Pair<'a>> {
+        point_to(active, first)?;
+        Ok(Pair { active, sets: [first, second], current: 0 })
     }
 
     /// Sends the programs to the other set and gives the one they have left, complete and at rest. It has

@@ -35,6 +35,7 @@ pub struct Out {
     verbose: bool,
     strict: bool,
     sink: Box<dyn Write>,
+    report_at: u64,
     pub clock: Clock,
 }
 
@@ -47,7 +48,7 @@ impl Out {
 
     fn to(sink: Box<dyn Write>, tool: &'static str, shared: &Shared) -> Out {
         let Shared { json, verbose, strict, .. } = *shared;
-        Out { tool, json, verbose, strict, sink, clock: Clock::new() }
+        Out { tool, json, verbose, strict, sink, report_at: 0, clock: Clock::new() }
     }
 
     #[must_use]
@@ -76,16 +77,22 @@ impl Out {
         if !self.json {
             return Ok(());
         }
-        let mut object = self.record(kind, clock::monotonic());
+        let mut object = self.record(kind, self.report_at);
         object.extend(fields);
         self.line(&object)
     }
 
-    /// The time of a report, as `-T` of the peers: `HH:MM:SS`, eight wide.
-    pub fn time(&mut self) -> Result<()> {
+    /// Begins a report: a blank line, and with `-T` its time, `HH:MM:SS`, eight wide, as the peers. All of
+    /// its records have this one time, which is returned.
+    pub fn report(&mut self, timestamp: bool) -> Result<u64> {
         self.clock.adjust();
-        let time = self.clock.local(clock::monotonic());
-        self.text(&format!("{time:<8}"))
+        self.report_at = clock::monotonic();
+        self.text("")?;
+        if timestamp {
+            let time = self.clock.local(self.report_at);
+            self.text(&format!("{time:<8}"))?;
+        }
+        Ok(self.report_at)
     }
 
     pub fn header<T>(&mut self, columns: &[&Column<T>]) -> Result<()> {
@@ -116,7 +123,7 @@ impl Out {
     /// A histogram with its key. In text an empty one is nothing at all, as with the peers.
     pub fn hist(&mut self, key: &Key<'_>, unit: Unit, seconds: f64, hist: &Hist) -> Result<()> {
         if self.json {
-            let mut object = self.record("histogram", clock::monotonic());
+            let mut object = self.record("histogram", self.report_at);
             object.insert("seconds".into(), rounded(seconds));
             object.insert("unit".into(), unit.name().into());
             let mut keys = Map::new();
@@ -239,8 +246,14 @@ fn block(hist: &Hist, unit: Unit, out: &mut dyn Write) -> io::Result<()> {
         )?;
     }
     let exact = |nanos: f64| exact(unit.of_nanos(nanos), unit);
-    let [p50, p90, p99, p99_9] =
-        hist.quantiles(unit, QUANTILES).map(|nanos| three_digits(unit.of_nanos(nanos)));
+    let percentile = |nanos: f64| {
+        let rounded = three_digits(unit.of_nanos(nanos));
+        let inside =
+            |x: f64| (unit.of_nanos(hist.min() as f64)..=unit.of_nanos(hist.max() as f64)).contains(&x);
+        // Three digits of a value at an end may lie beyond that.
+        if rounded.parse().is_ok_and(inside) { rounded } else { exact(nanos) }
+    };
+    let [p50, p90, p99, p99_9] = hist.quantiles(unit, QUANTILES).map(percentile);
     writeln!(
         out,
         "# count={} min={} mean={} p50={p50} p90={p90} p99={p99} p99.9={p99_9} max={} ({})",

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::exit::{Kind, fault};
 
-const CAP_SYS_ADMIN: u32 = 21;
+pub const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 

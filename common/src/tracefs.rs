@@ -9,6 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::statfs::{TRACEFS_MAGIC, statfs};
 
 use crate::exit::{Kind, fault};
+use crate::privilege::{CAP_SYS_ADMIN, Facts};
 use crate::proc::{self, Mount};
 
 /// A mount of tracefs, or the one that debugfs makes in itself when it is looked at.
@@ -40,6 +41,35 @@ fn is_tracefs(dir: &Path) -> bool {
 /// [`Kind::Privilege`] without `CAP_SYS_ADMIN`, [`Kind::Unsupported`] where the kernel has no tracefs.
 pub fn with_tracefs() -> Result<PathBuf> {
     find().map_or_else(mount_privately, Ok)
+}
+
+/// The places that libbpf knows.
+const STANDARD: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// Could libbpf attach to this event, if need be after [`where_libbpf_looks`]?
+///
+/// # Errors
+/// Why not, in a few words.
+pub fn can_find(category: &str, name: &str) -> std::result::Result<(), String> {
+    let id = |dir: &&str| fs::read(format!("{dir}/events/{category}/{name}/id")).is_ok();
+    if STANDARD.iter().any(id) {
+        return Ok(());
+    }
+    // Not mounted there: mounting it takes root and the directory.
+    let root = Facts::read().capabilities >> CAP_SYS_ADMIN & 1 == 1;
+    let mountable = Path::new(STANDARD[0]).is_dir() && !is_tracefs(Path::new(STANDARD[0]));
+    if root && mountable { Ok(()) } else { Err(format!("{} cannot be read", STANDARD[0])) }
+}
+
+/// Makes sure of a tracefs in one of the places that libbpf knows. When to call it: see [`with_tracefs`].
+///
+/// # Errors
+/// As [`with_tracefs`].
+pub fn where_libbpf_looks() -> Result<()> {
+    if STANDARD.iter().any(|dir| is_tracefs(Path::new(dir))) {
+        return Ok(());
+    }
+    mount_privately().map(|_| ())
 }
 
 fn mount_privately() -> Result<PathBuf> {
@@ -78,24 +108,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "needs root"]
-    fn root_a_private_mount_is_seen_by_nobody_else() {
-        // Of the main thread.
-        let others = || fs::read_to_string("/proc/self/mountinfo").unwrap().matches(" - tracefs ").count();
-        let before = others();
-        // A namespace of this thread, gone with it.
-        let thread = std::thread::spawn(move || {
-            let dir = mount_privately().unwrap();
-            assert!(is_tracefs(&dir) && dir.join("events/sched/sched_switch/format").exists());
-            assert!(find().is_some());
-            let count = proc::mounts().unwrap().iter().filter(|mount| mount.fs_type == "tracefs").count();
-            assert_eq!((count, others()), (before + 1, before));
-        });
-        thread.join().unwrap();
-        assert_eq!(others(), before);
-    }
-
-    #[test]
     fn without_privilege_the_cure_is_named() {
         let thread = std::thread::spawn(|| {
             // SAFETY: no pointers are passed. Without the C library, which would change all threads.
@@ -105,5 +117,27 @@ mod tests {
             assert!(error.to_string().contains("run as root"), "{error}");
         });
         thread.join().unwrap();
+    }
+
+    mod root {
+        use super::*;
+
+        #[test]
+        fn a_private_mount_is_seen_by_nobody_else() {
+            // Of the main thread.
+            let others =
+                || fs::read_to_string("/proc/self/mountinfo").unwrap().matches(" - tracefs ").count();
+            let before = others();
+            // A namespace of this thread, gone with it.
+            let thread = std::thread::spawn(move || {
+                let dir = mount_privately().unwrap();
+                assert!(is_tracefs(&dir) && dir.join("events/sched/sched_switch/format").exists());
+                assert!(find().is_some());
+                let count = proc::mounts().unwrap().iter().filter(|mount| mount.fs_type == "tracefs").count();
+                assert_eq!((count, others()), (before + 1, before));
+            });
+            thread.join().unwrap();
+            assert_eq!(others(), before);
+        }
     }
 }

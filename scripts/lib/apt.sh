@@ -10,6 +10,8 @@ os_family() (
 
 debian() { have apt-get && [[ $(os_family) == *" debian "* ]]; }
 
+can_install() { debian && { ((EUID == 0)) || have sudo; }; }
+
 packages_elsewhere() {
     case $(os_family) in
     *" fedora "* | *" rhel "*)

@@ -55,7 +55,7 @@ install_rust() {
     if suffix=$(apt_rust); then
         # cargo fetches by https, and a minimal system has no certificates to check that with.
         apt_install ca-certificates "rustc$suffix" "cargo$suffix" && use_rust && return
-        say "cannot install rustc$suffix and cargo$suffix"
+        say "could not; by hand: apt-get install rustc$suffix cargo$suffix"
     else
         say "apt has no Rust $rust_needed or newer"
     fi

@@ -31,13 +31,7 @@ as_owner() {
 }
 
 as_root() {
-    if ((EUID == 0)); then
-        "$@"
-    elif have sudo; then
-        sudo -- "$@"
-    else
-        die "'$*' needs root, and there is no sudo: run that as root, then this again"
-    fi
+    if ((EUID == 0)); then "$@"; else sudo -- "$@"; fi
 }
 
 # The names that common/build tries, and the oldest version that it takes.
@@ -67,13 +61,15 @@ setup() {
     have_clang || missing+=("clang 16 or newer")
     have_c || missing+=("cc, make, pkg-config or the headers of libelf and zlib")
     ((${#missing[@]})) || return 0
-    say "missing: $(printf '%s; ' "${missing[@]}")"
+    printf -v missing '%s; ' "${missing[@]}"
+    say "missing: ${missing%; }"
     debian || die "packages are installed on Debian and Ubuntu only; here: $(packages_elsewhere)"
 
+    can_install || die "installing them needs root, and there is no sudo: run this once as root"
     apt_update
     have_c || debs+=(gcc libc6-dev make pkg-config libelf-dev zlib1g-dev)
     if ! have_clang; then
-        clang=$(apt_first clang-19 clang-18 clang-17 clang-16 clang) || die "apt has no clang"
+        clang=$(apt_first clang-19 clang-18 clang-17 clang-16 clang) || die "apt knows no clang: is the network there?"
         debs+=("$clang")
     fi
     ((${#debs[@]} == 0)) || apt_install "${debs[@]}" || die "cannot install ${debs[*]}"

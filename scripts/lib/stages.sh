@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # The stages of scripts/test: each runs whatever the ones before it did, and the table at the end tells.
-# Sourced, not run.
+# Sourced by scripts/test, which sets:
+# shellcheck disable=SC2154 # filter, no_root
 
 # stages_begin FOLDER: for logs. Not in /tmp, where a root process may not append to a user's file.
 stages_begin() {
@@ -11,7 +12,8 @@ stages_begin() {
     export TRACEBELT_SKIPS=$logs/skips
     as_owner touch "$TRACEBELT_SKIPS"
     table=()
-    passed=0 failed=0 skipped=0 bad=0
+    bad=()
+    passed=0 failed=0 skipped=0
 }
 
 # In a stage: it cannot run here. The stage then returns with this code.
@@ -26,9 +28,8 @@ count() { awk -v word="$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($i ~
 stage() {
     local name=$1 log=$logs/$1.log start=$SECONDS code=0 result note='' ok no left before
     before=$(wc -l <"$TRACEBELT_SKIPS")
-    rm -f "$logs/why"
     printf '\n== %s\n' "$name"
-    "$2" </dev/null 2>&1 | tee "$log" || code=$?
+    "$2" </dev/null 2>&1 | as_owner tee "$log" || code=$?
 
     left=$(($(wc -l <"$TRACEBELT_SKIPS") - before))
     ok=$(($(count passed "$log") - left)) no=$(count failed "$log")
@@ -42,10 +43,11 @@ stage() {
     77)
         result=skipped
         note=$(cat "$logs/why" 2>/dev/null || tail -n 1 "$log")
+        rm -f "$logs/why"
         ;;
     *)
         result=FAILED
-        bad=$((bad + 1))
+        bad+=("$name")
         ;;
     esac
     table+=("$(printf '%-14s %-8s %5ds  %s' "$name" "$result" "$((SECONDS - start))" "$note")")
@@ -53,8 +55,8 @@ stage() {
 
 # libtest names the failed tests in the last list that it heads "failures:".
 failures() {
-    awk '/^failures:$/ { n = 0 } /^    [^ ]+$/ { name[n++] = $1 }
-        /^test result:/ { for (i = 0; i < n; i++) print "  " name[i]; n = 0 }' "$logs"/*.log
+    awk '/^failures:$/ { list = 1; n = 0 } list && /^    [[:alpha:]_]/ { name[n++] = $0 }
+        /^test result:/ { for (i = 0; i < n; i++) print "  " substr(name[i], 5); list = n = 0 }' "$logs"/*.log
 }
 
 stages_end() {
@@ -68,10 +70,11 @@ stages_end() {
         printf '\nfailed tests:\n'
         failures
     fi
-    if [[ $filter ]] && ((passed + failed + skipped == 0)); then
+    if [[ $filter && -z $no_root ]] && ((passed + failed + skipped == 0)); then
         printf '\nno test has "%s" in its name\n' "$filter"
-        bad=$((bad + 1))
+        bad+=("tests")
     fi
+    ((${#bad[@]} == 0)) || printf '\nfailed stages: %s\n' "${bad[*]}"
     printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
-    ((bad == 0))
+    ((${#bad[@]} == 0))
 }

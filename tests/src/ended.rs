@@ -1,5 +1,6 @@
 //! A process that has ended, and what it printed.
 
+use std::cell::OnceCell;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
@@ -14,6 +15,8 @@ pub struct Ended {
     pub status: ExitStatus,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
+    /// Parsed once: there may be 200,000.
+    pub(crate) parsed: OnceCell<Vec<Record>>,
 }
 
 impl Ended {
@@ -55,6 +58,27 @@ impl Ended {
         self
     }
 
+    /// stderr says at most what was missed.
+    #[track_caller]
+    pub fn silent_but_for_losses(self) -> Ended {
+        let is_report = |line: &String| {
+            line.contains(" lost (") || line.contains(": of ") || line.contains("matched the filters")
+        };
+        let other = self.err_lines().into_iter().find(|line| !is_report(line));
+        assert_eq!(other, None, "{}", self.story());
+        self
+    }
+
+    /// How many of its events it says on stderr that it lost.
+    #[must_use]
+    pub fn said_lost(&self) -> u64 {
+        let words = |line: &String| {
+            let (number, _) = line.split_once(": ")?.1.split_once(" of ")?;
+            number.parse().ok()
+        };
+        self.err_lines().iter().filter(|line| line.contains(" lost (")).find_map(words).unwrap_or(0)
+    }
+
     #[must_use]
     pub fn signal(&self) -> Option<i32> {
         self.status.signal()
@@ -76,7 +100,12 @@ impl Ended {
     /// All lines of `--json`, of which the last is the end record and no other.
     #[must_use]
     #[track_caller]
-    pub fn records(&self) -> Vec<Record> {
+    pub fn records(&self) -> &[Record] {
+        self.parsed.get_or_init(|| self.parse())
+    }
+
+    #[track_caller]
+    fn parse(&self) -> Vec<Record> {
         let text = std::str::from_utf8(&self.stdout).expect("JSON is UTF-8");
         let records: Vec<Record> = text.lines().map(|line| Record::parse(line, &self.tool)).collect();
         let ends: Vec<usize> = (0..records.len()).filter(|i| records[*i].str("type") == "end").collect();
@@ -87,7 +116,7 @@ impl Ended {
     #[must_use]
     #[track_caller]
     pub fn rows(&self) -> Vec<Record> {
-        self.records().into_iter().filter(|record| record.str("type") == "row").collect()
+        self.records().iter().filter(|record| record.str("type") == "row").cloned().collect()
     }
 
     #[must_use]
@@ -100,6 +129,6 @@ impl Ended {
     #[must_use]
     #[track_caller]
     pub fn end(&self) -> End {
-        End(self.records().pop().expect("an end record"))
+        End(self.records().last().cloned().expect("an end record"))
     }
 }

@@ -45,6 +45,14 @@ pub fn is_tcg() -> bool {
     std::env::var_os("TRACEBELT_TCG").is_some_and(|v| v != "0" && !v.is_empty())
 }
 
+/// Others keep the CPUs busy, too: more tasks than CPUs want to run.
+#[must_use]
+pub fn is_busy() -> bool {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
+    let load: f64 = load.split(' ').next().unwrap().parse().unwrap();
+    load > crate::cpu::allowed().len() as f64
+}
+
 /// The rung that every tool is to use.
 #[must_use]
 pub fn probe() -> Option<String> {

@@ -24,18 +24,19 @@ pub fn tools_with(flag: &str) -> Vec<String> {
     found
 }
 
-/// `[INTERVAL] [COUNT]`.
+/// `[INTERVAL] [COUNT]`, also of an ordinary run and not only of a summary.
 #[must_use]
 #[track_caller]
 pub fn takes_interval(tool: &str) -> bool {
-    of(tool).contains("[INTERVAL]")
+    let text = of(tool);
+    text.contains("[INTERVAL]") && !has(&text, "--summary")
 }
 
-/// `-- CMD ARGS`.
+/// `-- COMMAND...`
 #[must_use]
 #[track_caller]
 pub fn tools_with_command() -> Vec<String> {
-    let found: Vec<String> = env::tools().into_iter().filter(|tool| of(tool).contains("CMD")).collect();
+    let found: Vec<String> = env::tools().into_iter().filter(|tool| of(tool).contains("[-- ")).collect();
     assert!(!found.is_empty(), "no tool runs a command");
     found
 }

@@ -81,7 +81,7 @@ pub struct Histogram {
     pub sum: f64,
     pub min: f64,
     pub max: f64,
-    /// From, to, how many.
+    /// From, to (the whole of that unit), how many.
     pub buckets: Vec<(f64, f64, u64)>,
 }
 
@@ -100,8 +100,9 @@ impl Histogram {
             seconds: record.num("seconds"),
             count: count(record, "count"),
             sum: record.num("sum"),
-            min: record.num("min"),
-            max: record.num("max"),
+            // Of nothing there is neither: null.
+            min: record.get("min").as_f64().unwrap_or(f64::NAN),
+            max: record.get("max").as_f64().unwrap_or(f64::NAN),
             buckets: buckets.iter().map(bucket).collect(),
         };
         hist.check(record);
@@ -115,17 +116,18 @@ impl Histogram {
         let inside: u64 = self.buckets.iter().map(|(_, _, n)| n).sum();
         assert_eq!(inside, self.count, "the buckets' counts make the count: {line}");
         assert!(self.buckets.iter().all(|(lo, hi, _)| lo < hi), "{line}");
-        assert!(self.buckets.windows(2).all(|two| two[0].1 <= two[1].0), "buckets in order: {line}");
+        assert!(self.buckets.windows(2).all(|two| two[0].1 < two[1].0), "buckets in order: {line}");
+        let names = ["min", "p50", "p90", "p99", "p99_9", "max"];
         if self.count == 0 {
+            assert!(names.iter().all(|name| record.get(name).is_null()) && self.sum == 0.0, "{line}");
             return;
         }
-        let ranks = ["min", "p50", "p90", "p99", "p99_9", "max"].map(|name| record.num(name));
+        let ranks = names.map(|name| record.num(name));
         assert!(ranks.windows(2).all(|two| two[0] <= two[1]), "percentiles rise: {line}");
         let mean = self.sum / self.count as f64;
         assert!((record.num("mean") - mean).abs() <= 0.001 + mean * 0.001, "mean is sum / count: {line}");
         assert!(self.min <= mean && mean <= self.max, "{line}");
         let (first, last) = (self.buckets[0], self.buckets[self.buckets.len() - 1]);
-        // Buckets are in whole units: 15.9 is in 8 to 15.
         assert!(
             first.0 <= self.min && self.max < last.1 + 1.0,
             "min and max lie in the outer buckets: {line}"
@@ -162,7 +164,14 @@ impl End {
         count(&lost, why)
     }
 
-    /// Every kind of loss that is not 0.
+    /// The events that are missing. (Those of the other kinds are there, but lack something.)
+    #[must_use]
+    #[track_caller]
+    pub fn all_lost(&self) -> u64 {
+        ["ring", "map_full", "unmatched", "skipped"].map(|why| self.lost(why)).iter().sum()
+    }
+
+    /// Every counter that is not 0.
     #[must_use]
     #[track_caller]
     pub fn losses(&self) -> Vec<(String, u64)> {

@@ -1,5 +1,6 @@
 //! A tool that runs.
 
+use std::cell::OnceCell;
 use std::io;
 use std::process::{Child, ExitStatus};
 
@@ -128,6 +129,7 @@ impl Running {
             status,
             stdout: self.stdout.take().map(Drain::finish).unwrap_or_default(),
             stderr: self.stderr.take().map(Drain::finish).unwrap_or_default(),
+            parsed: OnceCell::new(),
         }
     }
 }

@@ -65,7 +65,7 @@ fn a_pinned_process_stays_on_its_cpu() {
 fn a_tool_is_ready_when_it_says_so_and_what_it_prints_is_kept() {
     let dir = TempDir::new();
     let script = dir.join("tool");
-    let text = "#!/bin/sh\ntrap 'echo bye; exit 5' INT\n[ \"$1\" = --ready-fd ] && eval \"echo ready >&$2; exec $2>&-\"\n\
+    let text = "#!/bin/bash\ntrap 'echo bye; exit 5' INT\n[ \"$1\" = --ready-fd ] && eval \"echo ready >&$2; exec $2>&-\"\n\
                 echo here; echo oops >&2; while :; do read -t 1 x </dev/zero 2>/dev/null || :; done\n";
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();

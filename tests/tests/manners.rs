@@ -29,7 +29,7 @@ mod root {
                 let running = Tool::new(&tool).arg("--json").start();
                 some_work();
                 running.signal(signal);
-                check_whole(&running.wait().expect(0).silent());
+                check_whole(&running.wait().expect(0).silent_but_for_losses());
             }
         }
     }
@@ -66,7 +66,7 @@ mod root {
             let running = Tool::new(&tool).arg("--json").under(limit).start();
             some_work();
             // 124 is what timeout makes of it.
-            check_whole(&running.wait().expect(124).silent());
+            check_whole(&running.wait().expect(124).silent_but_for_losses());
         }
     }
 
@@ -76,7 +76,13 @@ mod root {
             let _noise = Noise::new();
             let interval = help::takes_interval(&tool).then_some("0.1");
             for format in [None, Some("--json")] {
-                let ended = Tool::new(&tool).args(interval).args(format).head(1).run().expect(0).silent();
+                let ended = Tool::new(&tool)
+                    .args(interval)
+                    .args(format)
+                    .head(1)
+                    .run()
+                    .expect(0)
+                    .silent_but_for_losses();
                 assert!(!ended.stdout.is_empty(), "{}", ended.story());
             }
         }
@@ -87,7 +93,7 @@ mod root {
         for tool in env::tools() {
             let running = Tool::new(&tool).arg("--json").without_fd(0).start();
             some_work();
-            check_whole(&running.stop().expect(0).silent());
+            check_whole(&running.stop().expect(0).silent_but_for_losses());
         }
     }
 
@@ -123,7 +129,7 @@ mod root {
             let running =
                 Tool::new(&tool).copied_to(dir.path()).arg("--json").with_bpf_capabilities().start();
             some_work();
-            check_whole(&running.stop().expect(0).silent());
+            check_whole(&running.stop().expect(0).silent_but_for_losses());
         }
     }
 
@@ -219,20 +225,23 @@ mod root {
         }
     }
 
-    /// Both get it; the command's end is the run's, and what was seen is printed.
+    /// A terminal's Ctrl-C gets to both; `kill` only to the tool, which passes it on. The command's end is
+    /// the run's, and what was seen is printed.
     #[test]
-    fn ctrl_c_ends_the_command_and_the_run() {
+    fn a_signal_ends_the_command_and_the_run() {
         for tool in help::tools_with_command() {
-            let running = Tool::new(&tool).words("--json -- sleep 1000").in_own_group().start();
-            let stat = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let children = format!("/proc/{0}/task/{0}/children", running.pid());
-            let child = wait_until("the command runs", || {
-                let pid = fs::read_to_string(&children).ok()?.split_whitespace().next()?.to_owned();
-                stat(&pid).contains("(sleep)").then_some(pid)
-            });
-            running.ctrl_c();
-            check_whole(&running.wait().expect(130).silent());
-            assert!(!stat(&child).contains("(sleep)"), "the command is still there");
+            for (signal, code) in [(None, 130), (Some(libc::SIGINT), 130), (Some(libc::SIGTERM), 143)] {
+                let running = Tool::new(&tool).words("--json -- sleep 1000").in_own_group().start();
+                let stat = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                let children = format!("/proc/{0}/task/{0}/children", running.pid());
+                let child = wait_until("the command runs", || {
+                    let pid = fs::read_to_string(&children).ok()?.split_whitespace().next()?.to_owned();
+                    stat(&pid).contains("(sleep)").then_some(pid)
+                });
+                signal.map_or_else(|| running.ctrl_c(), |signal| running.signal(signal));
+                check_whole(&running.wait().expect(code).silent_but_for_losses());
+                assert!(!stat(&child).contains("(sleep)"), "the command is still there");
+            }
         }
     }
 

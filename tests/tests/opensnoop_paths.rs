@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic here is a failed test")]
 
 mod root {
+    use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::symlink;
 
     use tracebelt_tests::{TempDir, Traced, Work, trace};
@@ -54,17 +55,18 @@ mod root {
     fn hostile_names_are_whole_in_json() {
         let dir = TempDir::new();
         for (name, _) in NAMES {
-            let traced = trace("opensnoop", &["--json"], Work::opens("openat", 7, dir.file(name))).unwrap();
+            let path = dir.file(name);
+            let traced = trace("opensnoop", &["--json"], Work::opens("openat", 7, &path)).unwrap();
             let paths = traced.paths();
             assert_eq!(paths.len(), 7);
             match std::str::from_utf8(name) {
                 Ok(name) => assert_eq!(paths[0], dir.join(name)),
-                // JSON has no word for such bytes; which stand in for them is in docs/OUTPUT.md.
+                // JSON has no word for such bytes: others stand in for them, and their hexadecimals beside.
                 Err(_) => {
-                    assert!(
-                        paths[0].starts_with(&dir.join("bad")) && paths[0].ends_with("utf8"),
-                        "{paths:?}"
-                    );
+                    assert_eq!(paths[0], dir.join("bad\u{fffd}\u{fffd}utf8"));
+                    let hex: String =
+                        path.as_os_str().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
+                    assert_eq!(traced.rows()[0].str("path_hex"), hex);
                 }
             }
         }

@@ -107,18 +107,18 @@ mod root {
         let pid = slow.pid().to_string();
         let all = Tool::new("opensnoop").args(["--json", "--latency", "-p", &pid]).start();
         let slower = Tool::new("opensnoop").args(["--json", "--slower", "50ms", "-p", &pid]).start();
-        slow.go();
         let start = Instant::now();
+        slow.go();
         std::thread::sleep(Duration::from_millis(120)); // the length of the work itself
         let other = std::fs::OpenOptions::new().write(true).open(&fifo).unwrap();
-        let took = start.elapsed().as_micros() as f64;
         drop(slow.finish());
+        let took = start.elapsed().as_micros() as f64;
         drop(other);
         let rows = all.stop().expect(0).rows();
         assert_eq!(rows.len(), 2);
         let (waited, quick) = (rows[0].num("usecs"), rows[1].num("usecs"));
-        assert!(waited > 80_000.0 && waited < took + 50_000.0, "{waited} us; the wait was {took}");
-        assert!(quick > 0.0 && quick < if env::is_tcg() { 60_000.0 } else { 10_000.0 }, "{quick}");
+        assert!(waited > 80_000.0 && waited < took, "{waited} us, of {took} in all");
+        assert!(quick > 0.0 && quick < waited, "{quick} and {waited}");
         let rows = slower.stop().expect(0).rows();
         assert_eq!(rows.iter().map(|row| row.str("path")).collect::<Vec<_>>(), [fifo]);
         assert!(rows[0].num("usecs") > 80_000.0);

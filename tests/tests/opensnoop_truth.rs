@@ -18,6 +18,9 @@ mod root {
         let nameless = route == "by-handle";
 
         let traced = trace("opensnoop", &["--json"], Work::opens(route, count, &there))?;
+        if route.starts_with("uring") && traced.ended.end().0.get("hooks")["io_uring"] == "none" {
+            return Err("this kernel does not show opens through io_uring, and --check says so".to_owned());
+        }
         assert_eq!(traced.said, [format!("opened {count} failed 0")]);
         let rows = traced.rows();
         assert_eq!(rows.len() as u64, count, "{}", traced.ended.story());
@@ -101,15 +104,17 @@ mod root {
     /// As fast as one process can: nothing is lost in silence, and where the reader keeps up nothing at all.
     #[test]
     fn a_burst_is_accounted_for_to_the_last_open() {
-        const OPENS: u64 = 200_003;
+        // A small guest has no memory for so many rows in the harness.
+        let opens: u64 = if env::is_tcg() { 20_011 } else { 200_003 };
         let dir = TempDir::new();
-        let traced = trace("opensnoop", &["--json"], Work::opens("openat", OPENS, dir.plain("f"))).unwrap();
-        assert_eq!(traced.said, [format!("opened {OPENS} failed 0")]);
+        let traced = trace("opensnoop", &["--json"], Work::opens("openat", opens, dir.plain("f"))).unwrap();
+        assert_eq!(traced.said, [format!("opened {opens} failed 0")]);
         let (seen, lost) = (traced.ended.rows().len() as u64, traced.ended.end().lost("ring"));
         eprintln!("burst: {seen} seen, {lost} lost");
-        assert_eq!(seen + lost, OPENS);
+        assert_eq!(seen + lost, opens);
         assert_eq!(traced.ended.end().events(), seen);
-        assert!(lost == 0 || env::is_tcg(), "the reader does not keep up: {lost} lost");
+        // It can keep up only where it gets a CPU: beside other heavy work that is not promised.
+        assert!(lost == 0 || env::is_tcg() || env::is_busy(), "the reader does not keep up: {lost} lost");
     }
 
     /// Nobody reads, so the ring has to overflow.
@@ -167,16 +172,19 @@ mod root {
     #[test]
     fn rows_are_in_the_order_of_time() {
         let dir = TempDir::new();
-        let work = Work::opens("openat", 2003, dir.plain("f")).args(["--threads", "4"]);
+        let work = Work::opens("openat", 10_007, dir.plain("f")).args(["--threads", "4"]);
         let rows = trace("opensnoop", &["--json"], work).unwrap().rows();
-        assert_eq!(rows.len(), 4 * 2003);
+        assert_eq!(rows.len(), 4 * 10_007);
         let times: Vec<u64> = rows.iter().map(Record::micros_of_day).collect();
-        assert!(times.is_sorted() || times.windows(2).any(|two| two[0] > two[1] + 80_000_000_000));
+        let back = times.windows(2).filter_map(|two| two[0].checked_sub(two[1]));
+        // At midnight UTC a day is taken off.
+        let back: Vec<u64> = back.filter(|by| (1..80_000_000_000).contains(by)).collect();
+        assert!(back.is_empty(), "{} rows come too late, by up to {:?} us", back.len(), back.iter().max());
         let mut last = std::collections::HashMap::new();
         let threads: std::collections::HashSet<i64> = rows.iter().map(|row| row.int("tid")).collect();
         assert_eq!(threads.len(), 4);
         rows.iter().for_each(|row| *last.entry(row.int("tid")).or_insert(0) += 1);
-        assert!(last.values().all(|n| *n == 2003), "{last:?}");
+        assert!(last.values().all(|n| *n == 10_007), "{last:?}");
     }
 
     /// The time is the open's, not that of the printing.

@@ -16,8 +16,8 @@ mod root {
         let ended = tool.stop().expect(0);
         let spent = Account::of(work.pid()).since(before);
         let rows = ended.rows();
-        assert_eq!(rows.len() as u64, spent.arrivals);
-        assert_eq!(ended.end().events(), spent.arrivals);
+        cpu::assert_all(rows.len() as u64, ended.end().all_lost(), spent.arrivals);
+        assert_eq!(ended.end().events(), rows.len() as u64);
         for row in &rows {
             assert_eq!((row.int("pid"), row.int("tid")), (work.pid().into(), work.pid().into()));
             assert_eq!((row.str("comm"), row.int("cpu")), ("workload", cpu::last() as i64));
@@ -33,7 +33,11 @@ mod root {
     /// Two on one CPU take turns: whoever waited was put off by the other.
     #[test]
     fn a_row_names_who_was_in_the_way() {
-        let start = || Work::new("spin 1").on_cpu(cpu::last()).hold().start().unwrap();
+        // A tenth of a second each, and nobody else gets a turn, on a busy machine either.
+        let start = || {
+            let work = Work::new("spin 2").option("--round-robin", "1");
+            work.on_cpu(cpu::last()).hold().start().unwrap()
+        };
         let mut work = [start(), start()];
         let pids: Vec<String> = work.iter().map(|w| w.pid().to_string()).collect();
         let pids = pids.join(",");
@@ -44,7 +48,7 @@ mod root {
         let (rows, hists) = (slow.stop().expect(0).rows(), hist.stop().expect(0).histograms());
         let buckets = hists.iter().flat_map(|hist| &hist.buckets);
         let long: u64 = buckets.filter(|(lo, _, _)| *lo >= 2048.0).map(|(_, _, n)| n).sum();
-        assert!(long > 20, "two spinners wait for each other: {long}");
+        assert!(long > 8, "two spinners wait for each other: {long}");
         // Two tools read the clock one after the other: a wait at the very edge may be on either side.
         let off = (rows.len() as i64 - long as i64).abs();
         assert!(off <= 2 + long as i64 / 50, "{} rows, {long} long waits in the histogram", rows.len());
@@ -54,7 +58,8 @@ mod root {
             let expected = if row.int("pid") == one { other } else { one };
             row.int("prev_pid") == expected && row.str("prev_comm") == "workload"
         });
-        assert!(by_other.count() * 2 > rows.len(), "most waits end when the other one goes");
+        let by_other = by_other.count();
+        assert!(by_other > rows.len() / 2, "{by_other} of {} waits end when the other goes", rows.len());
         let preempted = rows.iter().filter(|row| row.str("why") == "preempted").count();
         assert!(preempted * 10 > rows.len() * 8, "{preempted} of {} were preempted", rows.len());
     }
@@ -92,7 +97,7 @@ mod root {
         let ended = tool.stop().expect(5);
         let lost = ended.end().lost("ring");
         let arrivals = Account::of(work.pid()).since(before).arrivals;
-        assert_eq!(ended.rows().len() as u64 + lost, arrivals, "seen and lost");
+        cpu::assert_all(ended.rows().len() as u64 + lost, ended.end().lost("unmatched"), arrivals);
         assert!(lost > 0);
         assert!(ended.err().contains(&lost.to_string()), "the loss is said\n{}", ended.err());
     }
@@ -106,7 +111,11 @@ mod root {
             assert_eq!(ended.err_lines().len(), 1, "{}", ended.story());
         }
         let noise = Noise::new();
-        Tool::new("runqlat").args(["-p", &noise.pid().to_string(), "0.1", "3"]).run().expect(0).silent();
+        Tool::new("runqlat")
+            .args(["-p", &noise.pid().to_string(), "0.1", "3"])
+            .run()
+            .expect(0)
+            .silent_but_for_losses();
     }
 
     #[test]

@@ -20,12 +20,17 @@ mod root {
         work.iter().for_each(tracebelt_tests::Workload::wait_done);
         let spent = work.iter().zip(before).map(|(w, before)| Account::of(w.pid()).since(before));
         let spent = spent.fold(Account::default(), Account::plus);
-        (tool.stop().expect(0).silent(), spent)
+        (tool.stop().expect(0).silent_but_for_losses(), spent)
     }
 
     fn noise_run(args: &[&str]) -> Ended {
         let noise = Noise::new();
-        Tool::new("runqlat").args(["-p", &noise.pid().to_string()]).args(args).run().expect(0).silent()
+        Tool::new("runqlat")
+            .args(["-p", &noise.pid().to_string()])
+            .args(args)
+            .run()
+            .expect(0)
+            .silent_but_for_losses()
     }
 
     #[track_caller]
@@ -38,12 +43,12 @@ mod root {
         assert_eq!(block.field("count") as u64, block.count(), "{}", block.raw);
         let ranks = ["min", "p50", "p90", "p99", "p99.9", "max"].map(|name| block.field(name));
         assert!(ranks.is_sorted(), "{ranks:?}");
-        // Exact, so they lie in the first and the last row that is not empty.
+        // Exact but for the rounding, so they lie in the first and the last row that is not empty.
         let filled: Vec<&(u64, u64, u64)> = block.rows.iter().filter(|row| row.2 > 0).collect();
         let (first, last) = (filled[0], filled[filled.len() - 1]);
         let (min, max) = (block.field("min"), block.field("max"));
-        assert!(first.0 as f64 <= min && min < first.1 as f64 + 1.0, "min {min}\n{}", block.raw);
-        assert!(last.0 as f64 <= max && max < last.1 as f64 + 1.0, "max {max}\n{}", block.raw);
+        assert!(first.0 as f64 - 0.06 <= min && min < first.1 as f64 + 1.06, "min {min}\n{}", block.raw);
+        assert!(last.0 as f64 - 0.06 <= max && max < last.1 as f64 + 1.06, "max {max}\n{}", block.raw);
     }
 
     #[test]
@@ -54,9 +59,9 @@ mod root {
         let found = blocks(&text);
         assert_eq!(found.len(), 1, "{text}");
         check(&found[0], "usecs");
-        assert_eq!(found[0].count(), spent.arrivals);
+        cpu::assert_all(found[0].count(), ended.said_lost(), spent.arrivals);
         let last = text.lines().rfind(|line| !line.is_empty()).unwrap();
-        assert!(last.starts_with(&format!("# count={} min=", spent.arrivals)), "{last}");
+        assert!(last.starts_with(&format!("# count={} min=", found[0].count())), "{last}");
         assert!(last.ends_with(" (usecs)"), "{last}");
         // Nothing else: the banner, an empty line, header, rows, summary.
         assert_eq!(text.lines().filter(|line| !line.is_empty()).count(), 3 + found[0].rows.len(), "{text}");
@@ -68,7 +73,7 @@ mod root {
         let text = ended.out();
         let rows = text.lines().filter(|line| line.contains(" -> "));
         let sum: u64 = rows.map(|row| row.split_whitespace().nth(4).unwrap().parse::<u64>().unwrap()).sum();
-        assert_eq!(sum, spent.arrivals);
+        cpu::assert_all(sum, ended.said_lost(), spent.arrivals);
     }
 
     #[test]
@@ -103,7 +108,7 @@ mod root {
             assert!(words[..2] == ["pid", "="] && words[3..] == ["workload"], "{}", block.label);
             assert!(text.contains(&format!("\n\n{}\n     usecs ", block.label)), "{text}");
         }
-        assert_eq!(found.iter().map(Block::count).sum::<u64>(), spent.arrivals);
+        cpu::assert_all(found.iter().map(Block::count).sum(), ended.said_lost(), spent.arrivals);
         let waited: Vec<f64> = found.iter().map(|block| block.field("count") * block.field("mean")).collect();
         assert!(waited.windows(2).all(|two| two[0] >= two[1] * 0.99), "sorted by total wait: {waited:?}");
     }
@@ -126,13 +131,22 @@ mod root {
 
     #[test]
     fn top_shows_the_longest_only() {
-        let (ended, _) = crowded(&["-P", "--top", "2"]);
-        assert_eq!(blocks(&ended.out()).len(), 2, "{}", ended.out());
+        let (ended, spent) = crowded(&["-P", "--top", "2"]);
+        let found = blocks(&ended.out());
+        assert_eq!(found.len(), 3, "{}", ended.out());
+        assert!(
+            found[2].label.starts_with("others = 1 "),
+            "what is not shown is not dropped: {}",
+            found[2].label
+        );
+        cpu::assert_all(found.iter().map(Block::count).sum(), ended.said_lost(), spent.arrivals);
     }
 
     #[test]
     fn a_timestamp_stands_before_each_report() {
-        let text = noise_run(&["-T", "0.1", "3"]).out();
+        // Emulated, printing one takes so long that the next may be due: then two are one.
+        let interval = if env::is_tcg() { "2" } else { "0.1" };
+        let text = noise_run(&["-T", interval, "3"]).out();
         let clock = |line: &&str| {
             line.len() == 8
                 && line.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).eq("00:00:00".chars())
@@ -162,12 +176,15 @@ mod root {
             .map(tracebelt_tests::Record::micros_of_day)
             .collect();
         times.dedup();
+        if env::is_tcg() {
+            return; // printing takes so long that two may be one
+        }
         assert_eq!(times.len(), 7, "{times:?}");
-        assert!(ended.histograms().iter().all(|hist| (hist.seconds - 0.2).abs() < 0.1 || env::is_tcg()));
-        assert!((1.3..2.5).contains(&took) || env::is_tcg(), "7 times 0.2 s took {took}");
+        assert!(ended.histograms().iter().all(|hist| (hist.seconds - 0.2).abs() < 0.1));
+        assert!((1.3..2.5).contains(&took), "7 times 0.2 s took {took}");
         // The last one against the first: what each is late does not add up.
         let span = times[6].wrapping_sub(times[0]) as f64 / 1e6;
-        assert!((span - 1.2).abs() < 0.1 || env::is_tcg(), "six intervals of 0.2 s took {span}");
+        assert!((span - 1.2).abs() < 0.1, "six intervals of 0.2 s took {span}");
     }
 
     #[test]

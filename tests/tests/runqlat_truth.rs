@@ -45,10 +45,12 @@ mod root {
         hists.iter().filter(|hist| hist.key.int("pid") == i64::from(pid)).collect()
     }
 
+    /// Nothing but what cannot be matched when a kernel leaves out a switch.
     #[track_caller]
-    fn assert_nothing_lost(ended: &Ended) {
+    fn lost(ended: &Ended) -> u64 {
         let end = ended.end();
-        assert_eq!(end.losses(), [], "{}", end.0.line());
+        assert_eq!(end.all_lost(), end.lost("unmatched"), "{}", end.0.line());
+        end.all_lost()
     }
 
     #[test]
@@ -56,14 +58,13 @@ mod root {
         let mut work = crowd();
         let tool = Tool::new("runqlat").args(["--json", "-p", &list(&work)]).start();
         let spent = sum(&run_all(&mut work));
-        let ended = tool.stop().expect(0).silent();
+        let ended = tool.stop().expect(0).silent_but_for_losses();
         let hists = ended.histograms();
         let (count, waited) = total(&hists);
-        assert_eq!(count, spent.arrivals, "each wait once: {spent:?}");
+        cpu::assert_all(count, lost(&ended), spent.arrivals);
         assert_eq!(ended.end().events(), count);
         assert_close(waited, spent.delay, "all waits");
         assert!(spent.delay > 500_000.0, "four on one CPU wait: {spent:?}");
-        assert_nothing_lost(&ended);
     }
 
     #[test]
@@ -71,11 +72,13 @@ mod root {
         let mut work = crowd();
         let tool = Tool::new("runqlat").args(["--json", "-p", &list(&work)]).start();
         let spent = sum(&run_all(&mut work));
-        let hists = tool.stop().expect(0).histograms();
+        let ended = tool.stop().expect(0);
+        let hists = ended.histograms();
         let of = |why: &str| total(hists.iter().filter(|hist| hist.why() == Some(why))).0;
-        assert_eq!(of("wakeup"), spent.voluntary, "{spent:?}");
-        assert_eq!(of("preempted"), spent.involuntary, "{spent:?}");
-        assert!(spent.voluntary > 300 && spent.involuntary > 100, "{spent:?}");
+        cpu::assert_all(of("wakeup"), lost(&ended), spent.voluntary);
+        cpu::assert_all(of("preempted"), lost(&ended), spent.involuntary);
+        let preempted = if env::is_tcg() { 5 } else { 100 };
+        assert!(spent.voluntary > 300 && spent.involuntary > preempted, "{spent:?}");
         assert!(hists.iter().all(|hist| hist.why().is_some()));
     }
 
@@ -89,8 +92,12 @@ mod root {
         for (work, spent) in work.iter().zip(&spent) {
             let own = of_pid(&hists, work.pid());
             let (count, waited) = total(own.iter().copied());
-            assert_eq!(count, spent.arrivals, "{spent:?}");
-            assert_close(waited, spent.delay, "one process");
+            cpu::assert_all(count, lost(&ended), spent.arrivals);
+            // A few microseconds each: of many short waits that is more than a few in a hundred.
+            let slack = if env::is_tcg() { 500.0 } else { 50.0 } * spent.arrivals as f64;
+            if (waited - spent.delay).abs() > slack {
+                assert_close(waited, spent.delay, "one process");
+            }
             assert!(own.iter().all(|hist| hist.key.str("comm") == "workload"));
         }
         assert!(hists.iter().all(|hist| hist.key.int("pid") > 0), "the idle task waits for nothing");
@@ -113,29 +120,34 @@ mod root {
             .zip(before)
             .map(|(tid, before)| Account::of_thread(work.pid(), *tid).since(before))
             .collect();
-        let hists = all.stop().expect(0).histograms();
+        let ended = all.stop().expect(0);
+        let hists = ended.histograms();
         for (tid, spent) in tids.iter().zip(&spent) {
             let own = hists.iter().filter(|hist| hist.key.int("tid") == i64::from(*tid));
-            assert_eq!(total(own).0, spent.arrivals, "{spent:?}");
-            assert!(spent.arrivals > 10, "{spent:?}");
+            cpu::assert_all(total(own).0, lost(&ended), spent.arrivals);
+            assert!(spent.arrivals > 2, "{spent:?}");
         }
-        assert_eq!(total(&hists).0, sum(&spent).arrivals);
-        assert_eq!(total(&one.stop().expect(0).histograms()).0, spent[1].arrivals);
-        assert_eq!(total(&two.stop().expect(0).histograms()).0, spent[0].plus(spent[2]).arrivals);
+        for (ended, spent) in
+            [(ended, sum(&spent)), (one.stop(), spent[1]), (two.stop(), spent[0].plus(spent[2]))]
+        {
+            let ended = ended.expect(0);
+            cpu::assert_all(total(&ended.histograms()).0, lost(&ended), spent.arrivals);
+        }
     }
 
     #[test]
     fn known_wakeups_are_counted() {
-        for (words, at_least) in [("nap 211 1000", 211), ("pingpong 1009", 2018)] {
+        for (words, at_least) in [("nap 211 1000", 211), ("pingpong 1009", 1009)] {
             let mut work = Work::new(words).on_cpu(cpu::last()).hold().start().unwrap();
             let before = Account::of(work.pid());
             let tool = Tool::new("runqlat").args(["--json", "-p", &work.pid().to_string()]).start();
             work.go();
             work.wait_done();
-            let hists = tool.stop().expect(0).histograms();
+            let ended = tool.stop().expect(0);
+            let (hists, lost) = (ended.histograms(), lost(&ended));
             let woken = total(hists.iter().filter(|hist| hist.why() == Some("wakeup"))).0;
-            assert!(woken >= at_least, "{words}: {woken}");
-            assert_eq!(total(&hists).0, Account::of(work.pid()).since(before).arrivals, "{words}");
+            assert!(woken + lost + at_least / 25 + 4 >= at_least, "{words}: {woken}, lost {lost}");
+            cpu::assert_all(total(&hists).0, lost, Account::of(work.pid()).since(before).arrivals);
         }
     }
 
@@ -151,30 +163,40 @@ mod root {
             let times: BTreeSet<&str> = hists.iter().map(|hist| hist.time.as_str()).collect();
             assert!(times.len() >= 10, "{} intervals of 0.1 s in 1.5 s", times.len());
             let (count, waited) = total(&hists);
-            assert_eq!(count, spent.arrivals, "{spent:?}");
+            cpu::assert_all(count, lost(&ended), spent.arrivals);
             assert_close(waited, spent.delay, "all intervals");
             assert_eq!(ended.end().events(), count);
-            assert_nothing_lost(&ended);
         }
     }
 
     /// 30,011 threads that live for a millisecond, twice what a small table of any kind would hold.
     #[test]
     fn thousands_of_short_threads_are_all_there() {
-        const THREADS: u64 = 30_011;
-        let mut work = Work::new(&format!("threads {THREADS}")).hold().start().unwrap();
+        // Emulated, a thread takes ten milliseconds.
+        let threads_made: u64 = if env::is_tcg() { 2_003 } else { 30_011 };
+        let mut work = Work::new(&format!("threads {threads_made}")).hold().start().unwrap();
         let tool = Tool::new("runqlat").args(["--json", "-L", "-p", &work.pid().to_string()]).start();
         work.go();
         work.wait_done();
         let ended = tool.stop().expect(0);
         let (hists, end) = (ended.histograms(), ended.end());
-        let tids: BTreeSet<i64> = hists.iter().map(|hist| hist.key.int("tid")).collect();
-        let count = total(&hists).0;
-        eprintln!("{} threads, {count} waits, lost {:?}", tids.len(), end.losses());
+        // Every thread is woken, so the histograms of the wakeups know them all: shown, or let go as dead
+        // with its waits kept.
+        let woken = || hists.iter().filter(|hist| hist.why() == Some("wakeup"));
+        let shown: BTreeSet<i64> = woken().filter_map(|hist| hist.key.0.get("tid")?.as_i64()).collect();
+        let evicted: i64 = woken().filter_map(|hist| hist.key.0.get("evicted")?.as_i64()).sum();
+        let (threads, count) = (shown.len() as u64 + evicted as u64, total(&hists).0);
+        eprintln!("{} threads shown, {evicted} evicted, {count} waits, lost {:?}", shown.len(), end.losses());
         // Each is new once and wakes once, and the main thread is one more.
-        let lost: u64 = end.losses().iter().map(|(_, n)| n).sum();
-        assert!(count + lost >= 2 * THREADS, "{count} waits of {} at least, lost {lost}", 2 * THREADS);
+        let lost = end.all_lost();
+        assert!(
+            count + lost >= 2 * threads_made,
+            "{count} waits of {} at least, lost {lost}",
+            2 * threads_made
+        );
         assert_eq!(count, end.events());
-        assert!(lost > 0 || tids.len() as u64 == THREADS + 1, "{} threads and nothing lost", tids.len());
+        assert!(threads + lost > threads_made, "{threads} threads, lost {lost}");
+        // One that waits again after it was let go is let go again.
+        assert!(threads < threads_made + threads_made / 100, "{threads} threads");
     }
 }

@@ -269,10 +269,7 @@ impl Run<'_> {
 
     fn report(&mut self, entries: &Entries) -> Result<()> {
         if !self.args.folded {
-            self.out.text("")?;
-            if self.args.interval.is_some() {
-                self.out.time()?;
-            }
+            self.out.report(self.args.interval.is_some())?;
         }
         report::part(&mut self.out, self.args, entries)?;
         self.out.flush()

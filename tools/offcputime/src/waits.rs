@@ -99,7 +99,7 @@ impl<'a> Waits<'a> {
     pub fn new(maps: &'a OffcputimeMaps<'a>, budget: Budget, symbols: Symbols) -> Result<Waits<'a>> {
         Ok(Waits {
             events: Events::new(&maps.ring)?,
-            cells: Pair::new(&maps.cells_active, &maps.cells_a, &maps.cells_b),
+            cells: Pair::new(&maps.cells_active, &maps.cells_a, &maps.cells_b)?,
             homeless: &maps.homeless,
             seen: &maps.seen_stacks,
             homeless_before: Sum::default(),

@@ -30,7 +30,7 @@ pub struct Args {
     /// No rows, but how many opens there were for each path, name or error
     #[arg(long, value_enum, value_name = "WHAT")]
     pub summary: Option<By>,
-    /// Size of the ring buffer in pages, a power of two (2 MiB)
+    /// Size of the ring buffer in pages, a power of two (4 MiB)
     #[arg(short, long, value_name = "PAGES", value_parser = pages)]
     pub buffer_pages: Option<u32>,
 
@@ -103,7 +103,6 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "Examples:
-  opensnoop -T                       every open, with its time
   opensnoop -x -p 1234               which files a process looks for in vain
   opensnoop -F --path '/etc/**'      who opens what below /etc
   opensnoop -e -f O_CREAT -f O_TRUNC who creates or empties files
@@ -111,8 +110,8 @@ const EXAMPLES: &str = "Examples:
   opensnoop --summary path 1 10      the most opened files of each second
   opensnoop -- ls -l                 a command and its children";
 
-/// Room for some 15,000 opens of short names.
-const DEFAULT_RING: u32 = 2 << 20;
+/// Room for some 30,000 opens of short names.
+const DEFAULT_RING: u32 = 4 << 20;
 
 /// What opens are counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -61,7 +61,7 @@ fn run(args: &Args) -> Result<ExitCode> {
 
     let mut place = MaybeUninit::uninit();
     let mut open = bpf::OpensnoopSkelBuilder::default().open(&mut place)?;
-    let typed = matches!(ladder.via(hooks::CALLS.what), Some(Via::TpBtf(_)));
+    let typed = !matches!(ladder.via(hooks::CALLS.what), Some(Via::RawTp(_)));
     let storage = typed && kernel.has_safe_task_storage();
     let ring_bytes = args.ring_bytes()?;
     open.maps.ring.set_max_entries(ring_bytes)?;
@@ -82,6 +82,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     object::choose_starts(open.open_object_mut(), storage)?;
     wanted.prepare(open.open_object_mut())?;
     ladder.apply(open.open_object_mut())?;
+    drop(kernel); // its types are some megabytes, which libbpf now needs for its own copy
     let skel = object::load(open, args.shared.verbose)?;
     wanted.fill(skel.object())?;
     let links = ladder.attach(skel.object())?;

@@ -69,16 +69,18 @@ fn absolute(walk: &[u8], cut: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// As /proc/PID/fd shows them: `pipe:[4711]`, `memfd:name`.
+/// As /proc/PID/fd shows them: `pipe:[4711]`, `memfd:name`. A dentry without a name has "/" for it: a
+/// namespace, or a file that was opened by a handle and is not in the name cache.
 fn pseudo(walk: &[u8], ino: u64, out: &mut Vec<u8>) {
     let mut both = walk.split(|b| *b == 0);
     let name = both.next().unwrap_or_default();
     let kind = both.next().unwrap_or_default();
-    if name.is_empty() {
-        out.extend_from_slice(kind.strip_suffix(b"fs").unwrap_or(kind));
-        out.extend_from_slice(format!(":[{ino}]").as_bytes());
-    } else {
-        out.extend_from_slice(name);
+    match name {
+        b"" | b"/" => {
+            out.extend_from_slice(if kind == b"pipefs" { b"pipe" } else { kind });
+            out.extend_from_slice(format!(":[{ino}]").as_bytes());
+        }
+        name => out.extend_from_slice(name),
     }
 }
 
@@ -118,6 +120,7 @@ mod tests {
         let pseudo = Marks { pseudo: true, ..FILE };
         assert_eq!(shown(None, b"\0pipefs\0", pseudo), "pipe:[4711]");
         assert_eq!(shown(None, b"memfd:x\0tmpfs\0", pseudo), "memfd:x");
+        assert_eq!(shown(None, b"/\0nsfs\0", pseudo), "nsfs:[4711]");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use common::clock;
 use common::out::Out;
 use common::table::{Cell, Column};
 
@@ -61,16 +60,12 @@ impl Summary {
 
     /// Prints the part and begins the next.
     pub fn report(&mut self, out: &mut Out, times: bool) -> Result<()> {
-        let at = clock::monotonic();
         let columns: &[&Column<Line>] = match self.by {
             By::Path => &[&COUNT, &FAILED, &PATH],
             By::Comm => &[&COUNT, &FAILED, &COMM],
             By::Err => &[&COUNT, &ERR, &ERR_NAME],
         };
-        out.text("")?;
-        if times {
-            out.time()?;
-        }
+        let at = out.report(times)?;
         out.header(columns)?;
         for line in self.take() {
             out.row(at, columns, &line)?;

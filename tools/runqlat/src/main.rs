@@ -10,7 +10,7 @@ use common::child::Child;
 use common::coverage::Coverage;
 use common::events::Events;
 use common::filter::{self, Raw, Wanted};
-use common::hook::{Hook, Ladder, Links, Via, Way};
+use common::hook::{Hook, Ladder, Links, Need, Via, Way};
 use common::kernel::Kernel;
 use common::out::{End, Out};
 use common::tick::{Signals, Ticker, Wake};
@@ -39,13 +39,13 @@ const WAITS: Hook = Hook {
     ways: &[
         Way {
             via: Via::TpBtf("sched_switch"),
-            progs: &["switch_btf", "wakeup_btf", "wakeup_new_btf", "sweep"],
-            needs: &[],
+            progs: &["switch_btf", "wakeup_btf", "wakeup_new_btf", "sweep_btf"],
+            needs: &[Need::Cmpxchg],
             blind: "",
         },
         Way {
             via: Via::RawTp("sched_switch"),
-            progs: &["switch_raw", "wakeup_raw", "wakeup_new_raw", "sweep"],
+            progs: &["switch_raw", "wakeup_raw", "wakeup_new_raw", "sweep_raw"],
             needs: &[],
             blind: "",
         },
@@ -83,11 +83,16 @@ fn run(args: &Args) -> Result<ExitCode> {
     cfg.unit_ns = args.unit().nanos();
     cfg.slower_ns = args.slower.map_or(0, |limit| limit.as_nanos() as u64);
     cfg.by = by_number(args.by());
-    cfg.table = kernel.has_cmpxchg().into();
+    if !Waits::is_keyed(args.by()) {
+        // 14 MB each, and 5 ms to make them.
+        open.maps.sparse_a.set_max_entries(1)?;
+        open.maps.sparse_b.set_max_entries(1)?;
+    }
     wanted.prepare(open.open_object_mut())?;
     ladder.apply(open.open_object_mut())?;
     let skel = object::load(open, args.shared.verbose)?;
     wanted.fill(skel.object())?;
+    let waits = args.slower.is_none().then(|| Waits::new(&skel.maps, args.by())).transpose()?;
     let links = ladder.attach(skel.object())?;
 
     let throttle = ThrottleWatch::start(scope(&wanted, &cgroups));
@@ -98,9 +103,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     }
     args.shared.ready("runqlat", &ladder)?;
     let mut run = Run { args, out: Out::new("runqlat", &args.shared), tick, child, events: 0 };
-    match args.slower {
-        Some(limit) => run.rows(&skel, limit)?,
-        None => run.histograms(&skel, &links)?,
+    match waits {
+        Some(waits) => run.histograms(&skel, waits, &links)?,
+        None => run.rows(&skel)?,
     }
     let seconds = run.tick.length().as_secs_f64();
     drop(links);
@@ -166,9 +171,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn histograms(&mut self, skel: &bpf::RunqlatSkel<'_>, links: &Links) -> Result<()> {
+    fn histograms(&mut self, skel: &bpf::RunqlatSkel<'_>, mut waits: Waits<'_>, links: &Links) -> Result<()> {
         let by = self.args.by();
-        let mut waits = Waits::new(&skel.maps, by)?;
         let mut names = report::Names::new(by);
         let look = Waits::is_keyed(by).then_some(LOOK);
         self.out.text("Tracing run queue latency... Hit Ctrl-C to end.")?;
@@ -184,8 +188,8 @@ impl Run<'_> {
                 continue;
             };
             if last {
-                object::end(skel.object())?;
                 links.iterate("sweep")?;
+                object::end(skel.object())?;
             }
             let part = waits.part()?;
             self.events += part.count();
@@ -197,10 +201,10 @@ impl Run<'_> {
         }
     }
 
-    fn rows(&mut self, skel: &bpf::RunqlatSkel<'_>, limit: Duration) -> Result<()> {
+    fn rows(&mut self, skel: &bpf::RunqlatSkel<'_>) -> Result<()> {
         let mut events = Events::new(&skel.maps.ring)?;
         let columns: Vec<_> = slower::COLUMNS.iter().collect();
-        let micros = limit.as_nanos() as f64 / 1000.0;
+        let micros = self.args.slower.unwrap_or_default().as_nanos() as f64 / 1000.0;
         self.out.text(&format!("Tracing run queue latency of {micros} us or more... Hit Ctrl-C to end."))?;
         self.out.header(&columns)?;
         self.out.flush()?;

@@ -49,14 +49,11 @@ impl Names {
 
 /// Prints a part: the time if asked for, then a histogram for each section.
 pub fn part(out: &mut Out, args: &Args, names: &mut Names, seconds: f64, mut part: Part) -> Result<()> {
-    out.text("")?;
-    if args.timestamp {
-        out.time()?;
-    }
+    out.report(args.timestamp)?;
     if matches!(names.by, None | Some(By::Why)) {
         part.sections.entry(0).or_default(); // JSON says that there was nothing
     }
-    let (evictions, evicted) = (part.evictions, part.evicted.clone());
+    let (evictions, evicted) = (part.evictions.len() as u64, part.evicted.clone());
     let Ranked { sections, others } = part.ranked(args.top.map(|top| top as usize));
     for (id, section) in &sections {
         let key = names.key(*id, section);
@@ -109,7 +106,7 @@ pub fn throttled(throttling: &Throttling) -> Value {
     if let [(group, throttle), rest @ ..] = throttling.groups.as_slice() {
         let more = if rest.is_empty() { String::new() } else { format!(" (and {} more groups)", rest.len()) };
         eprintln!(
-            "runqlat: cpu.max held cgroup {} back {} times, {:.3} s in all{more}: part of the waits is quota, not contention",
+            "runqlat: cpu.max throttled cgroup {} {} times, {:.3} s in all{more}: part of the waits is quota, not contention",
             common::text::escape(group.shown.as_bytes()),
             throttle.nr_throttled,
             throttle.throttled_usec as f64 / 1e6,

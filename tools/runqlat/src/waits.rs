@@ -1,6 +1,6 @@
 //! The histograms of a run: taken from the kernel, summed by key, with an eye on how many there are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context as _, Result};
 use common::hist::Hist;
@@ -54,31 +54,30 @@ impl Section {
 pub struct Part {
     /// By process id, thread id, CPU, ...; by 0 where there is one histogram only.
     pub sections: HashMap<u64, Section>,
-    /// Those of ended tasks that had to go, and how many they were.
+    /// Those of ended tasks that had to go, and which they were: a task's last waits may come later.
     pub evicted: Section,
-    pub evictions: u64,
+    pub evictions: HashSet<u64>,
 }
 
 /// Where the programs count.
 pub struct Waits<'a> {
     by: Option<By>,
-    dense: Pair<'a>,
-    sparse: Pair<'a>,
+    sets: Pair<'a>,
     zeroes: Vec<Vec<u8>>,
     part: Part,
 }
 
 impl<'a> Waits<'a> {
+    /// Before the run.
     pub fn new(maps: &'a RunqlatMaps<'a>, by: Option<By>) -> Result<Waits<'a>> {
         let size = maps.dense_a.value_size() as usize;
         let cpus = libbpf_rs::num_possible_cpus().context("cannot count the CPUs")?;
-        Ok(Waits {
-            by,
-            dense: Pair::new(&maps.dense_active, &maps.dense_a, &maps.dense_b),
-            sparse: Pair::new(&maps.sparse_active, &maps.sparse_a, &maps.sparse_b),
-            zeroes: vec![vec![0; size]; cpus],
-            part: Part::default(),
-        })
+        let sets = if Waits::is_keyed(by) {
+            Pair::new(&maps.sparse_active, &maps.sparse_a, &maps.sparse_b)?
+        } else {
+            Pair::new(&maps.dense_active, &maps.dense_a, &maps.dense_b)?
+        };
+        Ok(Waits { by, sets, zeroes: vec![vec![0; size]; cpus], part: Part::default() })
     }
 
     /// Are there more keys than the per-CPU arrays can hold apart?
@@ -98,7 +97,7 @@ impl<'a> Waits<'a> {
     }
 
     fn collect_dense(&mut self) -> Result<()> {
-        let left = self.dense.flip()?;
+        let left = self.sets.flip()?;
         for why in 0..WHYS.len() {
             let key = (why as u32).to_ne_bytes();
             let per_cpu = left.lookup_percpu(&key, MapFlags::ANY)?.context("a histogram is missing")?;
@@ -112,7 +111,7 @@ impl<'a> Waits<'a> {
     }
 
     fn collect_sparse(&mut self) -> Result<()> {
-        let left = self.sparse.flip()?;
+        let left = self.sets.flip()?;
         let sections = &mut self.part.sections;
         maps::drain(left, |key, cell| {
             let key: &runq_key = plain::from_bytes(key).ok().context("a key of another shape")?;
@@ -143,7 +142,7 @@ impl Part {
         for id in gone {
             if let Some(section) = self.sections.remove(&id) {
                 self.evicted.merge(&section);
-                self.evictions += 1;
+                self.evictions.insert(id);
             }
         }
     }
@@ -191,6 +190,9 @@ mod tests {
     fn what_is_evicted_is_kept_as_one() {
         let mut part = part(&[(1, 10), (2, 30), (3, 20)]);
         part.evict(|id| id != 2);
-        assert_eq!((part.evictions, part.evicted.sum(), part.sections.len(), part.count()), (2, 30, 1, 3));
+        assert_eq!(
+            (part.evictions.len(), part.evicted.sum(), part.sections.len(), part.count()),
+            (2, 30, 1, 3)
+        );
     }
 }

@@ -29,7 +29,8 @@ const USAGE: &str = "usage: workload [OPTION VALUE..].. COMMAND
 routes: open creat openat openat-dirfd openat2 by-handle bad-pointer
         uring-openat uring-openat2 uring-async uring-direct
         compat-open compat-creat compat-openat compat-openat2
-options: --gate and --hold (no value), --comm NAME, --uid N, --cwd DIR, --chroot DIR, --bind SOURCE:DIR";
+options: --gate and --hold (no value), --comm NAME, --round-robin PRIORITY, --uid N,
+         --cwd DIR, --chroot DIR, --bind SOURCE:DIR";
 
 /// How a command ended that did not fail.
 pub enum Done {

@@ -54,6 +54,12 @@ fn apply(option: &str, value: &OsStr) -> Result<(), String> {
             // SAFETY: a NUL-terminated name; the kernel copies what fits.
             check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) })
         }
+        "--round-robin" => {
+            let priority = text.parse().map_err(|_| "not a number")?;
+            let param = libc::sched_param { sched_priority: priority };
+            // SAFETY: the parameters outlive the call.
+            check(unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const param) })
+        }
         "--uid" => {
             let uid: u32 = text.parse().map_err(|_| "not a number")?;
             // SAFETY: numbers only.
