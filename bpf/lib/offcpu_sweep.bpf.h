@@ -12,6 +12,7 @@ static __always_inline u64 user_stack_of(struct task_struct *task, struct scratc
 {
 	struct stack *stack = &scratch->user;
 	struct user_regs regs = {};
+	enum kept kept;
 
 	if (!sleepable || !has_task_pt_regs())
 		return STACK_UNSEEN;
@@ -20,11 +21,16 @@ static __always_inline u64 user_stack_of(struct task_struct *task, struct scratc
 		return STACK_UNSEEN;
 	if (!regs.ip)
 		return STACK_NONE;
-	walk_frames(task, &regs, cfg.depth, scratch->chunk, stack);
+	walk_frames(task, &regs, cfg.depth, scratch);
 	stack->record = RECORD_USER;
 	stack->tgid = task->tgid;
 	stack->image = task->self_exec_id;
-	return stack_keep(stack, cfg.wake_bytes) == KEPT_NOT ? STACK_NOT_KEPT : stack->hash;
+	kept = stack_keep(stack, cfg.wake_bytes);
+	if (kept == KEPT_NOW) {
+		fill_top(&scratch->top_of, scratch, stack);
+		send_top(&scratch->top_of, cfg.wake_bytes);
+	}
+	return kept == KEPT_NOT ? STACK_NOT_KEPT : stack->hash;
 }
 
 /* When the run begins. */

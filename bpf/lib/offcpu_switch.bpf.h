@@ -114,13 +114,19 @@ static __always_inline void end_task(bool direct, struct task_struct *task, stru
 	pool->count = 0;
 }
 
-/* The stack that was walked into scratch memory stays with the thread. */
+/* The stack that was walked into scratch memory stays with the thread, if user space has not got it yet. */
 static __always_inline void take_user(bool direct, struct task_struct *task, struct offcpu_task *t,
-				      const struct stack *from)
+				      const struct scratch *scratch)
 {
+	const struct stack *from = &scratch->user;
 	u32 size = from->frames * 8;
 
-	if (size > sizeof(from->ip))
+	if (t->kept_when != times.forgot) {
+		t->kept_when = times.forgot;
+		t->kept_user = t->kept_kernel = STACK_NONE;
+	}
+	t->what.user = from->hash;
+	if (from->hash == t->kept_user || size > sizeof(from->ip))
 		return;
 	bpf_probe_read_kernel(t->user.ip, size, from->ip);
 	t->user.hash = from->hash;
@@ -128,7 +134,7 @@ static __always_inline void take_user(bool direct, struct task_struct *task, str
 	t->user.end = from->end;
 	t->user.tgid = GET(direct, task, tgid);
 	t->user.image = t->image;
-	t->what.user = from->hash;
+	fill_top(&t->top, scratch, &t->user);
 }
 
 static __always_inline void leave(void *ctx, bool direct, bool preempt, struct task_struct *prev, u64 now)
@@ -171,7 +177,7 @@ static __always_inline void leave(void *ctx, bool direct, bool preempt, struct t
 			note_image(direct, prev, t, mm);
 		if (cfg.user_stacks) {
 			walk_user(ctx, cfg.depth, scratch);
-			take_user(direct, prev, t, &scratch->user);
+			take_user(direct, prev, t, scratch);
 		}
 	}
 	if (!direct && cfg.kernel_stacks) {

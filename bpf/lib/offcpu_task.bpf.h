@@ -93,6 +93,7 @@ struct offcpu_task {
 	u64 kept_when;
 	struct offcpu_pool pool;
 	struct stack user;
+	struct stack_top top;
 };
 
 struct {

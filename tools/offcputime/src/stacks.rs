@@ -17,6 +17,7 @@ const CALLS: u32 = 2;
 const WAKER: u32 = 3;
 const PROCESS: u32 = 4;
 const FULL: u32 = 5;
+const TOP: u32 = 6;
 
 /// `enum stack_end`.
 const DEEP: u32 = 1;
@@ -126,6 +127,7 @@ impl Stacks {
             }
             PROCESS => News::Image(header.tgid),
             FULL => News::Full,
+            TOP => News::Nothing,
             _ => return None,
         })
     }
