@@ -72,20 +72,20 @@ static __always_inline int sweep_begin(struct task_struct *task, bool sleepable)
 
 /* Takes what a wait has lasted up to the end of this part of the run; the rest is for the next. 0: it is
  * over, or its switch-in is being dealt with this very moment. */
-static __always_inline u64 claim_until(struct offcpu_task *t)
+static __always_inline u64 claim_until(bool atomic, struct offcpu_task *t)
 {
 	u64 at = t->at;
 
 	if (!at || at >= times.until)
 		return 0;
-	if (cfg.cmpxchg)
+	if (atomic)
 		return __sync_val_compare_and_swap(&t->at, at, times.until) == at ? at : 0;
 	t->at = times.until;
 	return at;
 }
 
 /* When a part of the run ends, and again when it is all over: then no other program is at work. */
-static __always_inline int sweep_end(struct task_struct *task)
+static __always_inline int sweep_end(struct task_struct *task, bool atomic)
 {
 	struct offcpu_task *t = find_task(true, task);
 	u64 from, whole;
@@ -94,10 +94,10 @@ static __always_inline int sweep_end(struct task_struct *task)
 		return 0;
 	if (arrivals(true, task) != t->arrivals) {
 		if (!running && t->at)
-			recover(true, task, t, times.until);
+			recover(true, atomic, task, t, times.until);
 	} else {
 		whole = times.until - t->left;
-		from = claim_until(t);
+		from = claim_until(atomic, t);
 		if (from && length_wanted(whole))
 			end_wait(true, task, t, FLAG_STILL, WALK_SWEEP, true, part(from, times.until));
 	}
@@ -106,13 +106,13 @@ static __always_inline int sweep_end(struct task_struct *task)
 	return 0;
 }
 
-static __always_inline int on_sweep(struct task_struct *task, bool sleepable)
+static __always_inline int on_sweep(struct task_struct *task, bool sleepable, bool atomic)
 {
 	if (!task || !task->pid)
 		return 0;
 	if (running == RUN_BEGINS)
 		return sweep_begin(task, sleepable);
-	return sweep_end(task);
+	return sweep_end(task, atomic);
 }
 
 #endif
