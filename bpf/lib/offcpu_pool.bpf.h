@@ -51,6 +51,11 @@ static __always_inline bool pool_wait(struct offcpu_pool *pool, u64 ns)
 	pool->point = (u64)bpf_get_prandom_u32() * cfg.quantum_ns >> 32;
 	pool->after = pool->ns > pool->point;
 	pool->hit = pool->after;
+	if (pool->after && pool->due_count > 1) { /* it is counted where it is charged */
+		pool->due_count--;
+		pool->count = 1;
+		pool->longest = ns;
+	}
 	return true;
 }
 
