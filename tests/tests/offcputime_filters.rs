@@ -44,15 +44,16 @@ mod root {
         assert_eq!(pids(&all(repeated)), both);
     }
 
+    /// The peers stop at 30.
     #[test]
     fn no_limit_on_the_number_of_processes() {
         let Ok(waits) = Waits::compile() else { skip!("no C compiler") };
-        let mut program = waits.start("nap:11:5000");
-        let mut list: Vec<String> = (0..3001).map(|n| (4_000_000 - n).to_string()).collect();
-        list.insert(1501, pid(&program));
-        let tool = offcputime(&["-p", &list.join(",")]);
-        program.run();
-        assert_eq!(pids(&all(tool)), BTreeSet::from([program.pid()]));
+        let mut programs: Vec<Program> = (0..67).map(|_| waits.start("nap:3:2000")).collect();
+        let tool = offcputime(&["-p", &programs.iter().map(pid).collect::<Vec<_>>().join(",")]);
+        programs.iter_mut().for_each(|program| drop(program.run()));
+        let all = all(tool);
+        let napped = all.iter().filter(|stack| stack.is_in("nap_inner")).map(|stack| stack.pid);
+        assert_eq!(napped.collect::<BTreeSet<_>>(), programs.iter().map(Program::pid).collect());
     }
 
     #[test]

@@ -141,7 +141,10 @@ mod root {
             let ended = tool.stop().expect(0);
             let all = stacks(&ended);
             let (short, long) = (usecs(within(&all, "short_one")), usecs(within(&all, "short_three")));
-            assert_close(short + long, said.of("split"), args);
+            // From the program's clock to the switch and back, at each of them.
+            let (ours, truth) = (short + long, said.of("split"));
+            let aside = if env::is_tcg() { 400.0 } else { 20.0 } * 2.0 * 1009.0;
+            assert!(ours <= truth && ours > truth - aside, "{args}: {ours} of {truth}");
             let share = said.of("longer") / said.of("split");
             // One draw in each quantum; exact is exact.
             let draws = said.of("split") / 20_000.0;
