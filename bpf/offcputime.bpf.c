@@ -22,13 +22,19 @@
 SEC("iter.s/task")
 int sweep_sleeping(struct bpf_iter__task *ctx)
 {
-	return on_sweep(ctx->task, true);
+	return on_sweep(ctx->task, true, true);
 }
 
 SEC("iter/task")
 int sweep(struct bpf_iter__task *ctx)
 {
-	return on_sweep(ctx->task, false);
+	return on_sweep(ctx->task, false, true);
+}
+
+SEC("iter/task")
+int sweep_plain(struct bpf_iter__task *ctx)
+{
+	return on_sweep(ctx->task, false, false);
 }
 
 SEC("tp_btf/sched_switch")

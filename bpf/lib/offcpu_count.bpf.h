@@ -92,16 +92,16 @@ static __always_inline void keep_stacks(bool direct, struct task_struct *task, s
 	struct offcpu_what *what = &t->what;
 	enum kept kept;
 
-	if (t->kept_when != times.forgot) {
-		t->kept_when = times.forgot;
-		t->kept_user = t->kept_kernel = STACK_NONE;
-	}
-	if (what->user >= STACK_IDS && what->user != t->kept_user) {
+	if (what->user >= STACK_IDS && what->user != t->kept_user && t->user.frames) {
 		/* Woken at once: the process may end any moment, and its names with it. */
-		if (t->user.frames && stack_keep(&t->user, 0) == KEPT_NOT)
+		kept = stack_keep(&t->user, 0);
+		if (kept == KEPT_NOT) {
 			what->user = STACK_NOT_KEPT;
-		else
+		} else {
 			t->kept_user = what->user;
+			if (kept == KEPT_NOW)
+				send_top(&t->top, cfg.wake_bytes);
+		}
 	}
 	if (!direct || what->kernel < STACK_IDS || what->kernel == t->kept_kernel)
 		return;

@@ -12,6 +12,7 @@ static __always_inline u64 user_stack_of(struct task_struct *task, struct scratc
 {
 	struct stack *stack = &scratch->user;
 	struct user_regs regs = {};
+	enum kept kept;
 
 	if (!sleepable || !has_task_pt_regs())
 		return STACK_UNSEEN;
@@ -20,11 +21,16 @@ static __always_inline u64 user_stack_of(struct task_struct *task, struct scratc
 		return STACK_UNSEEN;
 	if (!regs.ip)
 		return STACK_NONE;
-	walk_frames(task, &regs, cfg.depth, scratch->chunk, stack);
+	walk_frames(task, &regs, cfg.depth, scratch);
 	stack->record = RECORD_USER;
 	stack->tgid = task->tgid;
 	stack->image = task->self_exec_id;
-	return stack_keep(stack, cfg.wake_bytes) == KEPT_NOT ? STACK_NOT_KEPT : stack->hash;
+	kept = stack_keep(stack, cfg.wake_bytes);
+	if (kept == KEPT_NOW) {
+		fill_top(&scratch->top_of, scratch, stack);
+		send_top(&scratch->top_of, cfg.wake_bytes);
+	}
+	return kept == KEPT_NOT ? STACK_NOT_KEPT : stack->hash;
 }
 
 /* When the run begins. */
@@ -66,20 +72,20 @@ static __always_inline int sweep_begin(struct task_struct *task, bool sleepable)
 
 /* Takes what a wait has lasted up to the end of this part of the run; the rest is for the next. 0: it is
  * over, or its switch-in is being dealt with this very moment. */
-static __always_inline u64 claim_until(struct offcpu_task *t)
+static __always_inline u64 claim_until(bool atomic, struct offcpu_task *t)
 {
 	u64 at = t->at;
 
 	if (!at || at >= times.until)
 		return 0;
-	if (cfg.cmpxchg)
+	if (atomic)
 		return __sync_val_compare_and_swap(&t->at, at, times.until) == at ? at : 0;
 	t->at = times.until;
 	return at;
 }
 
 /* When a part of the run ends, and again when it is all over: then no other program is at work. */
-static __always_inline int sweep_end(struct task_struct *task)
+static __always_inline int sweep_end(struct task_struct *task, bool atomic)
 {
 	struct offcpu_task *t = find_task(true, task);
 	u64 from, whole;
@@ -88,10 +94,10 @@ static __always_inline int sweep_end(struct task_struct *task)
 		return 0;
 	if (arrivals(true, task) != t->arrivals) {
 		if (!running && t->at)
-			recover(true, task, t, times.until);
+			recover(true, atomic, task, t, times.until);
 	} else {
 		whole = times.until - t->left;
-		from = claim_until(t);
+		from = claim_until(atomic, t);
 		if (from && length_wanted(whole))
 			end_wait(true, task, t, FLAG_STILL, WALK_SWEEP, true, part(from, times.until));
 	}
@@ -100,13 +106,13 @@ static __always_inline int sweep_end(struct task_struct *task)
 	return 0;
 }
 
-static __always_inline int on_sweep(struct task_struct *task, bool sleepable)
+static __always_inline int on_sweep(struct task_struct *task, bool sleepable, bool atomic)
 {
 	if (!task || !task->pid)
 		return 0;
 	if (running == RUN_BEGINS)
 		return sweep_begin(task, sleepable);
-	return sweep_end(task);
+	return sweep_end(task, atomic);
 }
 
 #endif

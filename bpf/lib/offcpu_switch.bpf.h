@@ -58,12 +58,15 @@ static __always_inline void end_wait(bool direct, struct task_struct *task, stru
 		pool->what = t->what;
 }
 
-/* Takes the part of the wait that is not counted yet. Programs and the sweep may both be at it. */
-static __always_inline u64 claim(struct offcpu_task *t)
+/* Takes the part of the wait that is not counted yet. Programs and the sweep may both be at it: `atomic` says
+ * that the kernel knows atomic exchange (5.12, 5ffa25502b5a, "bpf: Add instructions for atomic_[cmp]xchg"). It
+ * is constant for a program, for older kernels refuse the instruction even where it is not reached; there a
+ * wait that ends in the very nanoseconds in which it is looked at is counted twice. */
+static __always_inline u64 claim(bool atomic, struct offcpu_task *t)
 {
 	u64 at = t->at;
 
-	if (cfg.cmpxchg)
+	if (atomic)
 		return __sync_lock_test_and_set(&t->at, 0);
 	t->at = 0;
 	return at;
@@ -79,11 +82,11 @@ static __always_inline u64 part(u64 from, u64 to)
 /* It waits, as far as we know, but has run since: its switch-in was not seen. Some hypervisors go on
  * executing kernel text from before the tracepoint was switched on, in the idle task above all. What it
  * did not run since then it waited. */
-static __always_inline void recover(bool direct, struct task_struct *task, struct offcpu_task *t, u64 now)
+static __always_inline void recover(bool direct, bool atomic, struct task_struct *task, struct offcpu_task *t, u64 now)
 {
 	u64 ran = GET(direct, task, se.sum_exec_runtime) - t->exec_ns;
 	u32 times_run = arrivals(direct, task) - t->arrivals;
-	u64 left = t->left, wait, from = claim(t);
+	u64 left = t->left, wait, from = claim(atomic, t);
 
 	if (!from || running == RUN_BEGINS)
 		return;
@@ -114,13 +117,19 @@ static __always_inline void end_task(bool direct, struct task_struct *task, stru
 	pool->count = 0;
 }
 
-/* The stack that was walked into scratch memory stays with the thread. */
+/* The stack that was walked into scratch memory stays with the thread, if user space has not got it yet. */
 static __always_inline void take_user(bool direct, struct task_struct *task, struct offcpu_task *t,
-				      const struct stack *from)
+				      const struct scratch *scratch)
 {
+	const struct stack *from = &scratch->user;
 	u32 size = from->frames * 8;
 
-	if (size > sizeof(from->ip))
+	if (t->kept_when != times.forgot) {
+		t->kept_when = times.forgot;
+		t->kept_user = t->kept_kernel = STACK_NONE;
+	}
+	t->what.user = from->hash;
+	if (from->hash == t->kept_user || size > sizeof(from->ip))
 		return;
 	bpf_probe_read_kernel(t->user.ip, size, from->ip);
 	t->user.hash = from->hash;
@@ -128,7 +137,7 @@ static __always_inline void take_user(bool direct, struct task_struct *task, str
 	t->user.end = from->end;
 	t->user.tgid = GET(direct, task, tgid);
 	t->user.image = t->image;
-	t->what.user = from->hash;
+	fill_top(&t->top, scratch, &t->user);
 }
 
 static __always_inline void leave(void *ctx, bool direct, bool preempt, struct task_struct *prev, u64 now)
@@ -145,7 +154,7 @@ static __always_inline void leave(void *ctx, bool direct, bool preempt, struct t
 		wanted = false;
 	t = find_task(direct, prev);
 	if (t && t->at)
-		recover(direct, prev, t, now);
+		recover(direct, direct, prev, t, now);
 	if (!wanted || running == RUN_ENDS) {
 		if (t && state & TASK_DEAD) {
 			end_task(direct, prev, t);
@@ -171,7 +180,7 @@ static __always_inline void leave(void *ctx, bool direct, bool preempt, struct t
 			note_image(direct, prev, t, mm);
 		if (cfg.user_stacks) {
 			walk_user(ctx, cfg.depth, scratch);
-			take_user(direct, prev, t, &scratch->user);
+			take_user(direct, prev, t, scratch);
 		}
 	}
 	if (!direct && cfg.kernel_stacks) {
@@ -192,11 +201,11 @@ static __always_inline void arrive(bool direct, struct task_struct *next, u64 no
 	if (!t || !t->at) /* it was preempted, in a state not asked for, or is new */
 		return;
 	if (arrivals(direct, next) != t->arrivals) {
-		recover(direct, next, t, now);
+		recover(direct, direct, next, t, now);
 		return;
 	}
 	whole = now - t->left;
-	from = claim(t);
+	from = claim(direct, t);
 	if (!from || running == RUN_BEGINS || !length_wanted(whole))
 		return;
 	end_wait(direct, next, t, 0, WALK_NEXT, !cfg.quantum_ns || whole >= cfg.quantum_ns, part(from, now));

@@ -31,7 +31,6 @@ const volatile struct {
 	u8 by_cgroup;
 	u8 by_leader; /* a process has the name of its first thread */
 	u8 storage; /* start_storage is there, and not start_hash */
-	u8 cmpxchg; /* the kernel has atomic exchange */
 } cfg = { .depth = MAX_FRAMES };
 
 /* User space writes it. */
@@ -93,6 +92,7 @@ struct offcpu_task {
 	u64 kept_when;
 	struct offcpu_pool pool;
 	struct stack user;
+	struct stack_top top;
 };
 
 struct {

@@ -22,6 +22,7 @@ static __always_inline int on_waking(void *ctx, bool direct, struct task_struct 
 	struct scratch *scratch;
 	struct offcpu_task *t;
 	struct stack *record;
+	enum kept kept;
 	u64 user = STACK_NONE, kernel = STACK_NONE, hash;
 	u32 tid;
 
@@ -40,7 +41,12 @@ static __always_inline int on_waking(void *ctx, bool direct, struct task_struct 
 		user = scratch->user.hash;
 		scratch->user.tgid = waker->tgid;
 		scratch->user.image = waker->self_exec_id;
-		if (user >= STACK_IDS && stack_keep(&scratch->user, 0) == KEPT_NOT)
+		kept = user >= STACK_IDS ? stack_keep(&scratch->user, 0) : KEPT_BEFORE;
+		if (kept == KEPT_NOW) {
+			fill_top(&scratch->top_of, scratch, &scratch->user);
+			send_top(&scratch->top_of, cfg.wake_bytes);
+		}
+		if (kept == KEPT_NOT)
 			user = STACK_NOT_KEPT;
 	}
 	if (cfg.kernel_stacks) {

@@ -30,12 +30,13 @@ enum stack_id {
 
 /* What comes through the ring. */
 enum record {
-	RECORD_USER,
-	RECORD_KERNEL,
+	RECORD_USER, /* a user stack */
+	RECORD_KERNEL, /* a kernel stack */
 	RECORD_CALLS, /* of a kernel stack: pairs of return address and the function called before it */
 	RECORD_WAKER,
 	RECORD_PROCESS, /* a process is met for the first time, or has another program now */
 	RECORD_FULL, /* the counters have to be collected */
+	RECORD_TOP, /* of a user stack: its words from the stack pointer on, for what frame pointers skip */
 };
 
 /* Why a walk ended. */
@@ -60,6 +61,22 @@ struct stack {
 
 #define STACK_HEADER __builtin_offsetof(struct stack, ip)
 
+/* Two registers and the words. */
+#define TOP_WORDS 64
+
+struct stack_top {
+	u64 hash;
+	u32 record;
+	u32 frames; /* words, registers included */
+	u32 tgid;
+	u32 image;
+	u32 end;
+	u32 tid;
+	u64 sp;
+	u64 fp;
+	u64 word[TOP_WORDS];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
@@ -69,8 +86,13 @@ struct {
 
 struct scratch {
 	u64 chunk[128]; /* of a stack, from its pointer on */
+	u64 sp;
+	u64 fp;
+	u32 top; /* words of the chunk that belong to functions which keep no frame pointer */
+	u32 reads; /* counted in memory: the verifier goes through each value of a register */
 	struct stack user;
 	struct stack kernel;
+	struct stack_top top_of; /* where it is made to be sent at once */
 };
 
 /* For programs that no other of ours can interrupt: sched_switch runs with interrupts off. */
@@ -139,6 +161,31 @@ static __always_inline enum kept stack_keep(struct stack *stack, u64 wake_bytes)
 		return KEPT_NOT;
 	bpf_map_update_elem(&seen_stacks, &hash, &yes, BPF_ANY);
 	return KEPT_NOW;
+}
+
+static __always_inline void fill_top(struct stack_top *to, const struct scratch *from, const struct stack *stack)
+{
+	u32 words = from->top;
+
+	to->frames = 0;
+	if (!words || words > TOP_WORDS || bpf_probe_read_kernel(to->word, words * 8, from->chunk))
+		return;
+	to->record = RECORD_TOP;
+	to->frames = words + 2;
+	to->hash = stack->hash;
+	to->tgid = stack->tgid;
+	to->image = stack->image;
+	to->sp = from->sp;
+	to->fp = from->fp;
+}
+
+static __always_inline void send_top(struct stack_top *top, u64 wake_bytes)
+{
+	u32 words = top->frames;
+
+	barrier_var(words);
+	if (words && words <= TOP_WORDS + 2)
+		ring_try(top, STACK_HEADER + words * 8, wake_bytes);
 }
 
 #endif

@@ -97,11 +97,82 @@ static __always_inline long read_user(struct task_struct *remote, void *to, u32 
 /* Below the first page nothing can be mapped: a number that is no address. */
 #define LOWEST_IP 4096
 
-/* By frame pointers, from `regs` on. */
+#if defined(__TARGET_ARCH_x86)
+
+/* Is this an address to return to: does a call stand before it? */
+static __always_inline bool after_call(struct task_struct *remote, u64 word)
+{
+	u8 code[8];
+
+	if (read_user(remote, code, sizeof(code), word - sizeof(code)))
+		return false;
+	return code[3] == 0xe8 || /* call to an address; the others are by register or memory */
+	       (code[2] == 0xff && (code[3] & 0x38) == 0x10) ||
+	       (code[5] == 0xff && (code[6] & 0x38) == 0x10) ||
+	       (code[6] == 0xff && (code[7] & 0x38) == 0x10);
+}
+
+/* Reads of code for one stack. One that meets no memory costs a fault. */
+#define MAX_READS 2
+/* More than the C library has, less than lies between it and anything else. */
+#define NEAR (2ULL << 20)
+/* Stacks are not larger as a rule, and nobody's code is on them. */
+#define STACK_SIZE (8ULL << 20)
+
+/* The frame pointer is that of the innermost function that keeps one, and the C library's mostly do not. So
+ * the walk leaves out the function that called into the library: the one that a user wants to see. It is in
+ * the words below that frame, and so user space gets those; here they only have to tell one such stack
+ * from another. Those that look like addresses in the library itself are taken as they are; the first other
+ * one that stands behind a call is the caller. For a system call's wrapper it is the first word of all. */
+static __always_inline u64 hash_top(struct task_struct *remote, const struct user_regs *regs,
+				    struct scratch *scratch, u64 hash)
+{
+	u64 room = regs->fp - regs->sp;
+	u32 i;
+
+	scratch->reads = 0;
+	scratch->sp = regs->sp;
+	scratch->fp = regs->fp;
+	scratch->top = TOP_WORDS;
+	if (room <= (TOP_WORDS - 2) * 8)
+		scratch->top = (u32)room / 8 + 2; /* with the frame itself, to know it by */
+	for (i = 0; i < TOP_WORDS; i++) {
+		u64 word = scratch->chunk[i];
+
+		if (i >= scratch->top)
+			break;
+		if (word < 0x10000 || word >> 47 || word - regs->sp + STACK_SIZE < 2 * STACK_SIZE)
+			continue;
+		if (word - regs->ip + NEAR < 2 * NEAR) {
+			hash = stack_mix(hash, word);
+			continue;
+		}
+		if (scratch->reads >= MAX_READS)
+			break;
+		scratch->reads++;
+		if (after_call(remote, word))
+			return stack_mix(hash, word);
+	}
+	return hash;
+}
+
+#else /* elsewhere the C library has frame pointers */
+
+static __always_inline u64 hash_top(struct task_struct *remote, const struct user_regs *regs,
+				    struct scratch *scratch, u64 hash)
+{
+	return hash;
+}
+
+#endif
+
+/* By frame pointers, from `regs` on, into the user stack of the scratch memory. */
 static __always_inline void walk_frames(struct task_struct *remote, const struct user_regs *regs, u32 depth,
-					u64 *chunk, struct stack *to)
+					struct scratch *scratch)
 {
 	u64 sp = regs->sp, fp = regs->fp, hash = stack_mix(0, regs->ip);
+	u64 *chunk = scratch->chunk;
+	struct stack *to = &scratch->user;
 	bool have = !read_user(remote, chunk, CHUNK, sp);
 	struct {
 		u64 fp;
@@ -148,6 +219,9 @@ static __always_inline void walk_frames(struct task_struct *remote, const struct
 	}
 	to->frames = i;
 	to->end = end;
+	scratch->top = 0;
+	if (have)
+		hash = hash_top(remote, regs, scratch, hash);
 	to->hash = stack_hashed(hash);
 }
 
@@ -160,7 +234,7 @@ __noinline int walk_user_frames(u32 depth)
 	if (!scratch || !has_task_pt_regs())
 		return 0;
 	user_regs(bpf_get_current_task_btf(), &regs);
-	walk_frames(NULL, &regs, depth, scratch->chunk, &scratch->user);
+	walk_frames(NULL, &regs, depth, scratch);
 	return 0;
 }
 
@@ -198,6 +272,7 @@ static __always_inline void walk_user(void *ctx, u32 depth, struct scratch *scra
 	struct stack *to = &scratch->user;
 	struct user_regs regs = {};
 
+	scratch->top = 0;
 	if (has_task_pt_regs())
 		user_regs(bpf_get_current_task_btf(), &regs);
 	if (regs.is_64bit && regs.ip)
@@ -249,7 +324,7 @@ __noinline int find_calls(u64 sp, u32 sweep)
 	}
 	for (i = 0; i < CHUNK / 8; i++) {
 		u64 word = scratch->chunk[i], called;
-		u32 at = to->frames; /* in memory: else the verifier looks at each number of calls by itself */
+		u32 at = to->frames; /* in memory: see struct scratch */
 
 		if (i >= words || at > MAX_FRAMES - 2)
 			break;

@@ -10,6 +10,7 @@
 //! missing.
 
 mod block;
+mod cfi;
 mod early;
 mod elf;
 mod files;
@@ -23,9 +24,11 @@ mod kernel;
 mod maps;
 mod process;
 mod progress;
+mod rules;
 mod reader;
 mod search;
 mod symbols;
+mod top;
 mod trim;
 mod vdso;
 
@@ -33,4 +36,5 @@ pub use block::{Style, block, labels};
 pub use early::{Early, ended_early};
 pub use frame::{Frame, Inlined, Named, Place, Space};
 pub use symbols::{Options, Symbols};
+pub use top::Top;
 pub use trim::trim;

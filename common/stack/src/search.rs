@@ -7,11 +7,41 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
 
+use crate::cfi::Rule;
 use crate::elf::{Elfs, Found};
 use crate::files::Source;
+use crate::rules::Rules;
 
-type Request = (Source, Vec<u64>);
-type Answer = Vec<Option<Found>>;
+/// Into one file.
+pub enum Request {
+    /// The names at offsets.
+    Names(Source, Vec<u64>),
+    /// How to find the caller of the function at an offset.
+    Rule(u32, Source, u64),
+}
+
+enum Answer {
+    Names(Vec<Option<Found>>),
+    Rule(Option<Rule>),
+}
+
+struct Worker {
+    elfs: Elfs,
+    rules: Rules,
+}
+
+impl Worker {
+    fn new(lines: bool, limit: usize) -> Worker {
+        Worker { elfs: Elfs::new(lines, limit), rules: Rules::default() }
+    }
+
+    fn answer(&mut self, request: Request) -> Answer {
+        match request {
+            Request::Names(source, offsets) => Answer::Names(self.elfs.find(&source, &offsets)),
+            Request::Rule(file, source, offset) => Answer::Rule(self.rules.find(file, &source, offset)),
+        }
+    }
+}
 
 pub struct Search {
     lines: bool,
@@ -35,16 +65,37 @@ impl Search {
         source: Source,
         offsets: Vec<u64>,
         go_on: &mut dyn FnMut() -> bool,
-    ) -> Option<Answer> {
+    ) -> Option<Vec<Option<Found>>> {
+        match self.ask(Request::Names(source, offsets), go_on)? {
+            Answer::Names(names) => Some(names),
+            Answer::Rule(_) => None,
+        }
+    }
+
+    /// How to find the caller of the function at an offset into a file. None as well if there is no rule.
+    pub fn rule(
+        &mut self,
+        file: u32,
+        source: Source,
+        offset: u64,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Option<Rule> {
+        match self.ask(Request::Rule(file, source, offset), go_on)? {
+            Answer::Rule(rule) => rule,
+            Answer::Names(_) => None,
+        }
+    }
+
+    fn ask(&mut self, request: Request, go_on: &mut dyn FnMut() -> bool) -> Option<Answer> {
         if self.worker.is_none() {
             self.worker = worker(self.lines, self.limit);
         }
         let Some((requests, answers)) = &self.worker else {
             // No thread can be had, on a machine that is full of them.
-            return Some(Elfs::new(self.lines, self.limit).find(&source, &offsets));
+            return Some(Worker::new(self.lines, self.limit).answer(request));
         };
         let start = Instant::now();
-        let mut waits = requests.send((source, offsets)).is_ok();
+        let mut waits = requests.send(request).is_ok();
         while waits {
             match answers.recv_timeout(LOOK) {
                 Ok(answer) => return Some(answer),
@@ -62,9 +113,9 @@ fn worker(lines: bool, limit: usize) -> Option<(Sender<Request>, Receiver<Answer
     let (results, answers) = channel();
     let run = move || {
         let _ = SigSet::all().thread_block(); // signals are the main thread's
-        let mut elfs = Elfs::new(lines, limit);
-        for (source, offsets) in work {
-            if results.send(elfs.find(&source, &offsets)).is_err() {
+        let mut worker = Worker::new(lines, limit);
+        for request in work {
+            if results.send(worker.answer(request)).is_err() {
                 return;
             }
         }

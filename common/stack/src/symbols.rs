@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::cfi::Rule;
 use crate::elf::Found;
 use crate::files::{FileId, Source};
 use crate::frame::{Frame, Named, Space};
@@ -13,6 +14,7 @@ use crate::process::{Backing, Mapping, maps_of};
 use crate::progress::Progress;
 use crate::reader::Reader;
 use crate::search::Search;
+use crate::top::{self, Top};
 use crate::vdso;
 
 /// What to look for.
@@ -41,6 +43,7 @@ pub struct Symbols {
     fresh: HashSet<u32>,
     search: Search,
     found: HashMap<(FileId, u64, bool), Named>,
+    rules: HashMap<(FileId, u64), Option<Rule>>,
     vdso: Option<Source>,
     stop: Option<Box<dyn Fn() -> bool>>,
     stopped: bool,
@@ -63,6 +66,7 @@ impl Symbols {
             // Of each file it may open three: itself, its debug information, and what that refers to.
             search: Search::new(options.lines, limit / 3),
             found: HashMap::new(),
+            rules: HashMap::new(),
             vdso: None,
             stop: None,
             stopped: false,
@@ -205,6 +209,34 @@ impl Symbols {
         }
         let named = |address: Address| Rc::clone(&frames[&address]);
         stacks.iter().map(|stack| addresses(&[stack]).map(named).collect()).collect()
+    }
+
+    /// For each top of a user stack the functions that a walk by frame pointers leaves out, as addresses to
+    /// return to, innermost first; and whether they reach the frame at the frame pointer.
+    pub fn callers(&mut self, tgid: u32, tops: &[Top<'_>]) -> Vec<(Vec<u64>, bool)> {
+        let Symbols { reader, search, rules, stop, stopped, progress, .. } = self;
+        let mut go_on = go_on(stop.as_deref(), stopped, progress);
+        let registry = reader.wait(tgid, &mut go_on);
+        let Some(process) = registry.processes.get(tgid) else {
+            return vec![(Vec::new(), false); tops.len()];
+        };
+        let mut rule = |at: u64| {
+            let mapping = process.find(at).filter(|mapping| mapping.exec)?;
+            let Backing::File(id) = mapping.backing else { return None };
+            let offset = at - mapping.start + mapping.offset;
+            if let Some(known) = rules.get(&(id, offset)) {
+                return *known;
+            }
+            if !go_on() {
+                return None;
+            }
+            let rule = search.rule(id, registry.files.source(id), offset, &mut go_on);
+            if rules.len() < REMEMBERED {
+                rules.insert((id, offset), rule);
+            }
+            rule
+        };
+        tops.iter().map(|top| top::callers(*top, &mut rule)).collect()
     }
 
     /// None: the search was ended.

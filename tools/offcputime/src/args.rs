@@ -131,7 +131,6 @@ const EXAMPLES: &str = "Examples:
   offcputime -m 10ms --state D 30     who sleeps uninterruptibly for 10 ms and more
   offcputime -g off.svg -p 1234 10    a flame graph
   offcputime -f 10 > off.folded       for other tools
-  offcputime --waker -p 1234 5        and who wakes it up
   offcputime -- make -j8              a command and its children";
 
 /// `MAX_FRAMES` of `bpf/lib/stack.bpf.h`.

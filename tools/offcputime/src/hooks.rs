@@ -12,7 +12,7 @@ pub const WAITS: Hook = Hook {
         Way {
             via: Via::TpBtf("sched_switch"),
             progs: &["switch_btf"],
-            needs: &[Need::Helper("get_task_stack")],
+            needs: &[Need::Helper("get_task_stack"), Need::Cmpxchg],
             blind: "",
         },
         Way { via: Via::RawTp("sched_switch"), progs: &["switch_raw"], needs: &[], blind: "" },
@@ -33,11 +33,19 @@ pub const SWEEP: Hook = Hook {
         Way {
             via: Via::Iter("task"),
             progs: &["sweep"],
+            needs: &[Need::Helper("get_task_stack"), Need::Cmpxchg],
+            blind: BLIND,
+        },
+        Way {
+            via: Via::Iter("task"),
+            progs: &["sweep_plain"],
             needs: &[Need::Helper("get_task_stack")],
-            blind: "the user stacks of threads that are blocked from before the start",
+            blind: BLIND,
         },
     ],
 };
+
+const BLIND: &str = "the user stacks of threads that are blocked from before the start";
 
 /// For --waker.
 pub const WAKER: Hook = Hook {

@@ -74,7 +74,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let mut open = bpf::OffcputimeSkelBuilder::default().open(&mut place)?;
     let storage = kernel.has_safe_task_storage()
         && matches!(ladder.via(hooks::WAITS.what), Some(Via::TpBtf(_)));
-    configure(&mut open, args, wanted.raw(kernel.own_tgid()), storage, kernel.has_cmpxchg())?;
+    configure(&mut open, args, wanted.raw(kernel.own_tgid()), storage)?;
     wanted.prepare(open.open_object_mut())?;
     object::choose_starts(open.open_object_mut(), storage)?;
     ladder.apply(open.open_object_mut())?;
@@ -82,9 +82,10 @@ fn run(args: &Args) -> Result<ExitCode> {
     wanted.fill(skel.object())?;
     let links = ladder.attach(skel.object())?;
 
+    let sweep = sweep(&kernel, &ladder);
     let mut waits = Waits::new(&skel.maps, args.stack_storage_size, symbols)?;
     object::begin_after(skel.object(), || {
-        links.iterate(sweep(&ladder))?;
+        links.iterate(sweep)?;
         let times = Times { began: clock::monotonic(), until: 0, forgot: 0 };
         times.set(skel.object())?;
         waits.times = times;
@@ -98,7 +99,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     args.shared.ready("offcputime", &ladder)?;
     let out = Out::new("offcputime", &args.shared);
     let mut run = Run { args, out, tick, child, waits, events: 0, early: Early::default() };
-    run.go(skel.object(), &links, sweep(&ladder), graph)?;
+    run.go(skel.object(), &links, sweep, graph)?;
     let Run { out, tick, child, waits, events, early, .. } = run;
     drop(links);
     let coverage = Coverage::read(skel.object())?;
@@ -110,7 +111,11 @@ fn run(args: &Args) -> Result<ExitCode> {
         what: "waits",
         coverage: &coverage,
         ladder: &ladder,
-        more: vec![("stacks", stacks.into()), ("stacks_not_kept", refused.into())],
+        more: vec![
+            ("stacks", stacks.into()),
+            ("stacks_not_kept", refused.into()),
+            ("user_stacks_ended_early", early.count().into()),
+        ],
     };
     let code = out.finish(&end)?;
     match child {
@@ -120,10 +125,11 @@ fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// The iterator that was chosen.
-fn sweep(ladder: &Ladder) -> &'static str {
+fn sweep(kernel: &Kernel, ladder: &Ladder) -> &'static str {
     match ladder.via(hooks::SWEEP.what) {
         Some(Via::SleepableIter(_)) => "sweep_sleeping",
-        _ => "sweep",
+        _ if kernel.has_cmpxchg() => "sweep",
+        _ => "sweep_plain",
     }
 }
 
@@ -132,7 +138,6 @@ fn configure(
     args: &Args,
     filter: Raw,
     storage: bool,
-    cmpxchg: bool,
 ) -> Result<()> {
     let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let cfg = &mut open.maps.rodata_data.as_deref_mut().context("rodata is not mapped")?.cfg;
@@ -155,7 +160,6 @@ fn configure(
     cfg.by_cgroup = (args.by == Some(By::Cgroup)).into();
     cfg.by_leader = (args.by == Some(By::Process)).into();
     cfg.storage = storage.into();
-    cfg.cmpxchg = cmpxchg.into();
     if !storage {
         open.maps.start_hash.set_max_entries(room_for_threads())?;
     }

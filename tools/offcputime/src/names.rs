@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use stack::{Early, Frame, Named, Space, Symbols, trim};
+use stack::{Early, Frame, Named, Space, Symbols, Top, trim};
 
 use crate::calls::{self, Function};
-use crate::stacks::{NONE, Stacks, UNSEEN};
+use crate::stacks::{self, NONE, Stack, Stacks, UNSEEN};
 use crate::waits::Key;
 
 pub type Frames = Rc<[Named]>;
@@ -61,7 +61,8 @@ impl Names {
     ) {
         let known: Vec<u64> = hashes.iter().copied().filter(|hash| stacks.get(*hash).is_some()).collect();
         let found: Vec<_> = known.iter().filter_map(|hash| stacks.get(*hash)).collect();
-        let ips: Vec<&[u64]> = found.iter().map(|stack| &*stack.ips).collect();
+        let ips = with_callers(symbols, stacks, tgid, &known);
+        let ips: Vec<&[u64]> = ips.iter().map(Vec::as_slice).collect();
         let named = if ips.is_empty() { Vec::new() } else { symbols.user(tgid, &ips) };
         for ((hash, stack), mut frames) in known.iter().zip(found).zip(named) {
             if stack.cut {
@@ -115,6 +116,36 @@ impl Names {
 
     pub fn kernel(&self, hash: u64) -> Frames {
         self.kernel.get(&hash).cloned().unwrap_or_default()
+    }
+}
+
+/// User stacks with the functions that frame pointers skip: between the innermost one and the first that keeps
+/// a frame pointer. Where none does, the stacks of several callers would be one beyond the first that is not
+/// in the same library (`hash_top()` of `bpf/lib/unwind.bpf.h`): so none beyond it is believed.
+fn with_callers(symbols: &mut Symbols, stacks: &Stacks, tgid: u32, hashes: &[u64]) -> Vec<Vec<u64>> {
+    let found = |hash: &u64| Some((stacks.get(*hash)?, stacks.top(*hash)));
+    let stacks: Vec<_> = hashes.iter().filter_map(found).collect();
+    let tops: Vec<Top<'_>> = stacks.iter().map(|(stack, top)| top_of(&stack.ips, *top)).collect();
+    let callers = symbols.callers(tgid, &tops);
+    let join = |((stack, _), (mut callers, whole)): (&(&Stack, _), (Vec<u64>, bool))| {
+        let ip = stack.ips.first().copied().unwrap_or_default();
+        if !whole && let Some(far) = callers.iter().position(|caller| caller.abs_diff(ip) >= NEAR) {
+            callers.truncate(far + 1);
+        }
+        let outer = stack.ips.get(1..).unwrap_or_default();
+        [&[ip], callers.as_slice(), outer].concat()
+    };
+    stacks.iter().zip(callers).map(join).collect()
+}
+
+/// `NEAR` of `bpf/lib/unwind.bpf.h`.
+const NEAR: u64 = 2 << 20;
+
+fn top_of<'s>(ips: &[u64], top: Option<&'s stacks::Top>) -> Top<'s> {
+    let ip = ips.first().copied().unwrap_or_default();
+    match top {
+        Some(stacks::Top { sp, fp, words }) => Top { ip, sp: *sp, fp: *fp, words },
+        None => Top { ip, sp: 0, fp: 0, words: &[] },
     }
 }
 

@@ -192,7 +192,7 @@ fn names(frames: &[Named]) -> Value {
 
 /// What is to be known of the run as a whole, on stderr.
 pub fn notes(args: &Args, waits: &Waits<'_>, early: &Early) {
-    if let Some(line) = early.line() {
+    if let Some(line) = early.line().filter(|_| !args.shared.json) {
         eprintln!("offcputime: {line}");
     }
     if waits.symbols.stopped() {

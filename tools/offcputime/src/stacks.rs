@@ -17,6 +17,7 @@ const CALLS: u32 = 2;
 const WAKER: u32 = 3;
 const PROCESS: u32 = 4;
 const FULL: u32 = 5;
+const TOP: u32 = 6;
 
 /// `enum stack_end`.
 const DEEP: u32 = 1;
@@ -27,6 +28,14 @@ pub struct Stack {
     pub ips: Box<[u64]>,
     /// It goes on beyond the limit of frames.
     pub cut: bool,
+}
+
+/// The memory on top of a user stack, from the stack pointer on.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Top {
+    pub sp: u64,
+    pub fp: u64,
+    pub words: Box<[u64]>,
 }
 
 /// Who woke a thread up.
@@ -55,6 +64,8 @@ pub struct Stacks {
     stacks: HashMap<u64, Stack>,
     /// By kernel stack: return addresses on top of it, and the functions that were called before them.
     calls: HashMap<u64, Box<[(u64, u64)]>>,
+    /// By user stack.
+    tops: HashMap<u64, Top>,
     wakers: HashMap<u64, Waker>,
     budget: Budget,
     bytes: u64,
@@ -90,6 +101,7 @@ impl Stacks {
         Stacks {
             stacks: HashMap::new(),
             calls: HashMap::new(),
+            tops: HashMap::new(),
             wakers: HashMap::new(),
             budget,
             bytes: 0,
@@ -126,6 +138,12 @@ impl Stacks {
             }
             PROCESS => News::Image(header.tgid),
             FULL => News::Full,
+            TOP => {
+                let [sp, fp, words @ ..] = words.as_slice() else { return None };
+                self.bytes += bytes(words.len());
+                self.tops.insert(header.hash, Top { sp: *sp, fp: *fp, words: words.into() });
+                News::Nothing
+            }
             _ => return None,
         })
     }
@@ -151,6 +169,10 @@ impl Stacks {
         self.calls.get(&hash).map_or(&[], |pairs| pairs)
     }
 
+    pub fn top(&self, hash: u64) -> Option<&Top> {
+        self.tops.get(&hash)
+    }
+
     pub fn waker(&self, hash: u64) -> Option<&Waker> {
         self.wakers.get(&hash)
     }
@@ -164,9 +186,11 @@ impl Stacks {
         for hash in &gone {
             self.stacks.remove(hash);
             self.calls.remove(hash);
+            self.tops.remove(hash);
         }
         self.bytes = self.stacks.values().map(|stack| bytes(stack.ips.len())).sum();
         self.bytes += self.calls.values().map(|pairs| 16 * pairs.len() as u64).sum::<u64>();
+        self.bytes += self.tops.values().map(|top| bytes(top.words.len())).sum::<u64>();
         gone
     }
 
