@@ -44,9 +44,8 @@ impl Stack {
         };
         let line = record.line();
         assert!(stack.count > 0, "{line}");
-        // Two roundings to a tenth.
-        assert!(stack.max_usecs <= stack.usecs + 0.2, "{line}");
-        assert!(stack.usecs <= stack.max_usecs * stack.count as f64 + 0.2 * stack.count as f64, "{line}");
+        // Pooled waits have the time that was drawn for them; the others are as long as they are.
+        assert!(stack.max_usecs < 100.0 || stack.max_usecs <= stack.usecs + 0.2, "{line}");
         stack
     }
 

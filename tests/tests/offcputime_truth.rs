@@ -159,7 +159,7 @@ mod root {
     #[test]
     fn stacks_without_room_keep_their_time() {
         let Ok(waits) = Waits::compile() else { skip!("no C compiler") };
-        let mut program = waits.start("paths:7:3000");
+        let mut program = waits.start("paths:6:10000");
         let tool = offcputime(&program, "--stack-storage-size 16");
         let said = program.run();
         let ended = tool.stop().expect(0);
