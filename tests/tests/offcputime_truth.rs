@@ -160,14 +160,19 @@ mod root {
     fn stacks_without_room_keep_their_time() {
         let Ok(waits) = Waits::compile() else { skip!("no C compiler") };
         let mut program = waits.start("paths:6:10000");
-        let tool = offcputime(&program, "--stack-storage-size 16");
-        let said = program.run();
+        let threads = cpu::tids(program.pid()).len() as f64;
+        let before = program.spent().0;
+        let tool = offcputime(&program, "--preempted --stack-storage-size 16");
+        program.run();
         let ended = tool.stop().expect(0);
+        let on_cpu = program.spent().0 - before;
         let all = stacks(&ended);
-        let own: Vec<&Stack> = all.iter().filter(|stack| stack.comm == "paths").collect();
-        let naps = usecs(own.iter().copied().filter(|stack| !stack.still_blocked));
-        // At the barriers it waits for microseconds only.
-        assert_close(naps, said.of("paths"), "with and without a stack");
+        let wall = threads * ended.end().0.num("seconds") * 1e6;
+        assert_close(usecs(&all), wall - on_cpu, "with and without a stack");
+        let naps =
+            all.iter().filter(|stack| stack.comm == "paths" && !stack.still_blocked && !stack.preempted);
+        let naps = usecs(naps);
+        assert!(naps > 640_000.0, "64 naps of 10 ms: {naps}");
         let marked = |stack: &&Stack| stack.user.iter().chain(&stack.kernel).any(|f| f == "[stack not kept]");
         assert!(all.iter().any(|stack| marked(&stack)), "{}", ended.story());
         assert!(ended.end().0.int("stacks_not_kept") > 0);
