@@ -36,6 +36,7 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_MAP_TYPE_TASK_STORAGE = 29,
@@ -51,6 +52,7 @@ enum {
 	BPF_F_NO_PREALLOC = 1,
 	BPF_F_MMAPABLE = 1024,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
+	BPF_F_USER_STACK = 1 << 8,
 };
 
 enum {
@@ -64,6 +66,7 @@ enum {
 
 /* Only to ask whether the kernel has it. */
 enum bpf_func_id {
+	BPF_FUNC_task_pt_regs = 175,
 	BPF_FUNC_loop = 181,
 };
 
@@ -76,10 +79,15 @@ struct open_how {
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-/* Only bpf/lib/syscalls.bpf.h looks inside: it is the one thing here that differs by architecture. */
+/* Only bpf/lib/syscalls.bpf.h and bpf/lib/unwind.bpf.h look inside these two: they are what differs here by
+ * architecture. */
 struct pt_regs {
 #if defined(__TARGET_ARCH_x86)
 	unsigned long r10;
+	unsigned long bp;
+	unsigned long ip;
+	unsigned long sp;
+	u16 cs;
 	unsigned long bx;
 	unsigned long cx;
 	unsigned long dx;
@@ -88,9 +96,25 @@ struct pt_regs {
 	unsigned long orig_ax;
 #elif defined(__TARGET_ARCH_arm64)
 	u64 regs[31];
+	u64 sp;
+	u64 pc;
 	u64 pstate;
 	u64 orig_x0;
 	s32 syscallno;
+#endif
+};
+
+#if defined(__TARGET_ARCH_arm64)
+struct cpu_context {
+	unsigned long sp;
+};
+#endif
+
+struct thread_struct {
+#if defined(__TARGET_ARCH_x86)
+	unsigned long sp;
+#elif defined(__TARGET_ARCH_arm64)
+	struct cpu_context cpu_context;
 #endif
 };
 
@@ -228,8 +252,19 @@ struct sched_info {
 	unsigned long long run_delay;
 };
 
+struct sched_entity {
+	u64 sum_exec_runtime;
+};
+
+struct mm_struct;
+
 struct task_struct {
 	struct thread_info thread_info;
+	struct sched_entity se;
+	struct thread_struct thread;
+	struct mm_struct *mm;
+	unsigned int flags;
+	u64 self_exec_id;
 	struct sched_info sched_info;
 	/* Unsigned here: a load is then made as narrow as the kernel's own field, int or (7.2) u8. */
 	unsigned int on_cpu;

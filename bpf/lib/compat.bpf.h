@@ -24,6 +24,9 @@ struct task_struct___pre_v5_14 {
 struct task_struct___since_v5_14 {
 	unsigned int __state;
 };
+struct sched_entity___since_v6_12 {
+	unsigned char sched_delayed;
+};
 struct delayed_filename {
 	struct filename *__incomplete_filename;
 };
@@ -72,6 +75,12 @@ static __always_inline bool has_loop(void)
 	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop);
 }
 
+/* 5.15, dd6e10fbd9fb ("bpf: Add bpf_task_pt_regs() helper"). */
+static __always_inline bool has_task_pt_regs(void)
+{
+	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs);
+}
+
 /* on_cpu exists only where CONFIG_SMP does; on one CPU the running task is current. By 7.2 it is a u8, with
  * others beside it: read in its own size. */
 static __always_inline bool task_running(bool direct, struct task_struct *task)
@@ -79,6 +88,21 @@ static __always_inline bool task_running(bool direct, struct task_struct *task)
 	if (bpf_core_field_exists(task->on_cpu))
 		return direct ? task->on_cpu : BPF_CORE_READ_BITFIELD_PROBED(task, on_cpu);
 	return bpf_get_current_task() == (u64)task;
+}
+
+/* Could it go on if it had a CPU? The state alone does not tell: it is set a while before the task leaves.
+ * 6.12, 152e11f6df29 ("sched/fair: Implement delayed dequeue"): some that sleep stay on the run queue. */
+static __always_inline bool task_runnable(bool direct, struct task_struct *task)
+{
+	struct sched_entity___since_v6_12 *se = (void *)&task->se;
+
+	if (!task_state(direct, task))
+		return true;
+	if (!GET(direct, task, on_rq))
+		return false;
+	if (bpf_core_field_exists(se->sched_delayed))
+		return !BPF_CORE_READ(se, sched_delayed);
+	return true;
 }
 
 /* How often a task has been switched in, and how long it waited for that in all: /proc/PID/schedstat. Only

@@ -16,6 +16,7 @@ enum run {
 	RUN_ENDED,
 	RUN_ON,
 	RUN_BEGINS, /* what was there before is being looked at */
+	RUN_ENDS, /* what is under way is being looked at: nothing new begins */
 };
 
 /* What was missed, per CPU and per reason. A tool counts every way to lose or drop an event here and

@@ -18,14 +18,19 @@ struct {
 /* kernel/bpf/ringbuf.c: a header stands before each record, and its end is rounded up. */
 #define RING_HEADER 8
 
-/* wake_bytes: a power of two. */
-static __always_inline void ring_send(void *data, u64 size, u64 wake_bytes)
+/* wake_bytes: a power of two; 0 wakes in any case. False: the ring is full. */
+static __always_inline bool ring_try(void *data, u64 size, u64 wake_bytes)
 {
 	u64 before = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
 	u64 after = before + ((RING_HEADER + size + 7) & ~7ULL);
 	u64 flags = (before ^ after) >= wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 
-	if (bpf_ringbuf_output(&ring, data, size, flags))
+	return !bpf_ringbuf_output(&ring, data, size, flags);
+}
+
+static __always_inline void ring_send(void *data, u64 size, u64 wake_bytes)
+{
+	if (!ring_try(data, size, wake_bytes))
 		count_loss(LOST_RING);
 }
 

@@ -43,6 +43,10 @@ pub enum Via {
     TpBtf(&'static str),
     /// An untyped raw tracepoint.
     RawTp(&'static str),
+    /// An iterator, over `task` for one.
+    Iter(&'static str),
+    /// One that may sleep, and so read the memory of other processes.
+    SleepableIter(&'static str),
     /// A classic tracepoint: its category and name.
     Tracepoint(&'static str, &'static str),
 }
@@ -96,6 +100,8 @@ impl Via {
         match self {
             Via::TpBtf(_) => "tp_btf",
             Via::RawTp(_) => "raw_tp",
+            Via::Iter(_) => "iter",
+            Via::SleepableIter(_) => "iter.s",
             Via::Tracepoint(..) => "tracepoint",
         }
     }
@@ -107,6 +113,8 @@ impl Way {
         match self.via {
             Via::TpBtf(tp) => kernel.try_tp_btf(tp),
             Via::RawTp(tp) => kernel.try_raw_tp(tp),
+            Via::Iter(over) => kernel.try_iter(over, false),
+            Via::SleepableIter(over) => kernel.try_iter(over, true),
             Via::Tracepoint(category, name) => tracefs::can_find(category, name),
         }
     }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
 
 use anyhow::Result;
-use libbpf_rs::btf::types::{Enum, FuncProto, Ptr, Struct, Typedef};
+use libbpf_rs::btf::types::{Enum, Func, FuncProto, Ptr, Struct, Typedef};
 use libbpf_rs::btf::{Btf, ReferencesType as _};
 use libbpf_rs::libbpf_sys;
 
@@ -149,6 +149,31 @@ impl Kernel {
             return Err(no_tracepoint(name));
         }
         Ok(())
+    }
+
+    /// Loads two instructions as an iterator over `task`, say.
+    ///
+    /// # Errors
+    /// Why not, in a few words.
+    pub fn try_iter(&self, over: &str, sleepable: bool) -> std::result::Result<(), String> {
+        let name = format!("bpf_iter_{over}");
+        // Not by name alone: there is a struct of the same one.
+        let mut functions = self.btf.type_by_kind::<Func<'_>>();
+        let Some(target) = functions.find(|f| f.name().is_some_and(|n| n == name.as_str())) else {
+            return Err(format!("this kernel has no iterator over {over}"));
+        };
+        let mut opts = libbpf_sys::bpf_prog_load_opts {
+            attach_btf_id: u32::from(target.type_id()),
+            expected_attach_type: libbpf_sys::BPF_TRACE_ITER,
+            prog_flags: if sleepable { libbpf_sys::BPF_F_SLEEPABLE } else { 0 },
+            ..load_opts()
+        };
+        let insns = [insn(MOV_IMM, 0, 0, 0, 0), insn(EXIT_CODE, 0, 0, 0, 0)];
+        match load(libbpf_sys::BPF_PROG_TYPE_TRACING, &insns, &mut opts) {
+            Ok(_) => Ok(()),
+            Err(error) if sleepable => Err(format!("the kernel refuses iterators that sleep: {error}")),
+            Err(error) => Err(format!("the kernel refuses iterators: {error}")),
+        }
     }
 }
 

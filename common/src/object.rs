@@ -79,10 +79,19 @@ pub fn begin_after(object: &Object, look: impl FnOnce() -> Result<()>) -> Result
     set_running(object, RUN_ON)
 }
 
+/// The run ends, but what is under way has to be looked at first: nothing new begins.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn ending(object: &Object) -> Result<()> {
+    set_running(object, RUN_ENDS)
+}
+
 /// `enum run` of `bpf/lib/maps.bpf.h`.
 const RUN_ENDED: u32 = 0;
 const RUN_ON: u32 = 1;
 const RUN_BEGINS: u32 = 2;
+const RUN_ENDS: u32 = 3;
 
 /// Ends it. When this returns no program is at work any more: what is in the maps is the result.
 ///

@@ -67,6 +67,21 @@ impl Out {
         Ok(())
     }
 
+    /// Several lines of text mode only.
+    pub fn print(&mut self, lines: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+        if self.json { Ok(()) } else { lines(&mut self.sink) }
+    }
+
+    /// A record of JSON mode only, of a tool's own making; its type, the tool and the time stand before it.
+    pub fn object(&mut self, kind: &str, fields: Map<String, Value>) -> Result<()> {
+        if !self.json {
+            return Ok(());
+        }
+        let mut object = self.record(kind, self.report_at);
+        object.extend(fields);
+        self.line(&object)
+    }
+
     /// Begins a report: a blank line, and with `-T` its time, `HH:MM:SS`, eight wide, as the peers. All of
     /// its records have this one time, which is returned.
     pub fn report(&mut self, timestamp: bool) -> Result<u64> {

@@ -124,6 +124,19 @@ impl Ticker {
         }
     }
 
+    /// For work that a signal ends early, such as a long report: says whether one has come. It still counts
+    /// for [`Ticker::wait`].
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn interrupted(&self) -> Result<impl Fn() -> bool + 'static> {
+        let fd = self.signals.0.as_fd().try_clone_to_owned()?;
+        Ok(move || {
+            let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+            poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        })
+    }
+
     /// From the start to the end of the last part.
     #[must_use]
     pub fn length(&self) -> Duration {

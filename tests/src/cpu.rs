@@ -41,6 +41,8 @@ pub fn pin(cpu: usize) -> io::Result<()> {
 /// The kernel's account of a process: all of its threads that are still there.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Account {
+    /// Time on a CPU, in microseconds.
+    pub run: f64,
     /// Time in the run queue, in microseconds.
     pub delay: f64,
     /// How often it got a CPU after waiting for one. schedstat leaves out who was preempted on the way to
@@ -71,6 +73,7 @@ impl Account {
             line.split_whitespace().nth(1).unwrap().parse().unwrap()
         };
         Account {
+            run: numbers[0] as f64 / 1000.0,
             delay: numbers[1] as f64 / 1000.0,
             arrivals: numbers[2],
             voluntary: field("voluntary_ctxt_switches"),
@@ -81,6 +84,7 @@ impl Account {
     #[must_use]
     pub fn plus(self, other: Account) -> Account {
         Account {
+            run: self.run + other.run,
             delay: self.delay + other.delay,
             arrivals: self.arrivals + other.arrivals,
             voluntary: self.voluntary + other.voluntary,
@@ -93,7 +97,8 @@ impl Account {
         let voluntary = self.voluntary - earlier.voluntary;
         let involuntary = self.involuntary - earlier.involuntary;
         let arrivals = (self.arrivals - earlier.arrivals).max(voluntary + involuntary);
-        Account { delay: self.delay - earlier.delay, arrivals, voluntary, involuntary }
+        let run = self.run - earlier.run;
+        Account { run, delay: self.delay - earlier.delay, arrivals, voluntary, involuntary }
     }
 }
 

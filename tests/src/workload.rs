@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use crate::drain::Drain;
@@ -13,6 +14,8 @@ const UNSUPPORTED: i32 = 77;
 
 /// Work to be started. It waits at its gate, and with `hold` again when it is done.
 pub struct Work {
+    /// Another program than `workload`, that keeps to the same protocol.
+    program: Option<PathBuf>,
     options: Vec<OsString>,
     args: Vec<OsString>,
     cpu: Option<usize>,
@@ -24,7 +27,13 @@ impl Work {
     #[must_use]
     pub fn new(words: &str) -> Work {
         let args = words.split_whitespace().map(OsString::from).collect();
-        Work { options: Vec::new(), args, cpu: None, before: Vec::new() }
+        Work { program: None, options: Vec::new(), args, cpu: None, before: Vec::new() }
+    }
+
+    /// A program of `programs/`, compiled to `path`. It waits at its gate and when it is done.
+    #[must_use]
+    pub fn program(path: &Path) -> Work {
+        Work { program: Some(path.to_owned()), ..Work::new("") }
     }
 
     /// One more argument, as it is.
@@ -84,7 +93,8 @@ impl Work {
     #[track_caller]
     pub fn words(self) -> Vec<OsString> {
         let mut words = self.before;
-        words.push(env::program("workload").into_os_string());
+        let program = self.program.unwrap_or_else(|| env::program("workload"));
+        words.push(program.into_os_string());
         words.extend(self.options.into_iter().chain(self.args));
         words
     }
@@ -95,7 +105,9 @@ impl Work {
     /// This machine cannot do it; why.
     #[track_caller]
     pub fn start(mut self) -> Result<Workload, String> {
-        self.options.insert(0, "--gate".into());
+        if self.program.is_none() {
+            self.options.insert(0, "--gate".into());
+        }
         let pinned = self.cpu;
         let words = self.words();
         let mut command = Command::new(&words[0]);

@@ -18,6 +18,14 @@ const NONSENSE: &[(&str, &[&str])] = &[
     ("--buffer-pages", &["abc", "0", "3", "-4"]),
     ("--flag_filter", &["O_NONSENSE", ""]),
     ("--path", &["[", ""]),
+    ("--interval", &["0", "abc", "1x", "-1", ""]),
+    ("--min-block-time", &["0", "abc", "1x", "-1"]),
+    ("--max-block-time", &["0", "abc", "-1"]),
+    ("--quantum", &["0", "abc", "2s", "-1"]),
+    ("--state", &["X", "", "-1", "0x", "4096"]),
+    ("--stack-storage-size", &["0", "abc", "1x", "-1", "99999999999999999999"]),
+    ("--perf-max-stack-depth", &["0", "128", "abc", "-1"]),
+    ("--min-percent", &["101", "-1", "abc", ""]),
 ];
 
 #[test]

@@ -1,0 +1,281 @@
+//! offcputime: where threads wait, and how long.
+
+use std::mem::MaybeUninit;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use common::child::Child;
+use common::coverage::Coverage;
+use common::filter::{self, Raw};
+use common::hook::{Hook, Ladder, Links, Via};
+use common::kernel::Kernel;
+use common::out::{End, Out};
+use common::tick::{Signals, Ticker, Wake};
+use common::{cgroup, cli, clock, maps, object};
+use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
+use libbpf_rs::{MapCore as _, MapFlags, Object};
+use stack::{Early, Options, Symbols};
+
+use crate::args::{Args, By};
+use crate::entries::Entries;
+use crate::graph::Graph;
+use crate::names::Names;
+use crate::waits::{Part, Waits};
+
+mod args;
+mod calls;
+mod entries;
+mod graph;
+mod hooks;
+mod names;
+mod report;
+mod size;
+mod stacks;
+mod state;
+mod waits;
+
+mod bpf {
+    include!(concat!(env!("OUT_DIR"), "/bpf.rs"));
+}
+
+fn main() -> ExitCode {
+    cli::start(|args: &Args| &args.shared, run)
+}
+
+fn run(args: &Args) -> Result<ExitCode> {
+    args.check()?;
+    let kernel = Kernel::probe()?;
+    let needed = |hook: &Hook| match hook.what {
+        what if what == filter::CHILDREN.what => !args.command.is_empty(),
+        what if what == hooks::WAKER.what => args.waker,
+        _ => true,
+    };
+    let ladder = Ladder::climb(&kernel, hooks::HOOKS, args.shared.probe.as_deref(), needed);
+    if args.shared.check {
+        return cli::check(&ladder);
+    }
+    ladder.require()?;
+    let cgroups = args.cgroups()?;
+    let graph = Graph::prepare(args)?;
+    let signals = Signals::block()?;
+    let mut child = match args.command.as_slice() {
+        [] => None,
+        command => Some(Child::spawn(command)?),
+    };
+    let wanted = args.wanted(&cgroups, child.as_ref().map(Child::pid));
+    wanted.check(&kernel)?;
+    // It has threads: signals are held back by now, and the command is forked.
+    let symbols = Symbols::new(Options { lines: args.lines });
+    if let Some(why) = symbols.kernel_hidden().filter(|_| !args.user_stacks_only) {
+        eprintln!("offcputime: {why}");
+    }
+
+    let mut place = MaybeUninit::uninit();
+    let mut open = bpf::OffcputimeSkelBuilder::default().open(&mut place)?;
+    let storage = kernel.has_safe_task_storage()
+        && matches!(ladder.via(hooks::WAITS.what), Some(Via::TpBtf(_)));
+    configure(&mut open, args, wanted.raw(kernel.own_tgid()), storage)?;
+    wanted.prepare(open.open_object_mut())?;
+    object::choose_starts(open.open_object_mut(), storage)?;
+    ladder.apply(open.open_object_mut())?;
+    let skel = object::load(open, args.shared.verbose)?;
+    wanted.fill(skel.object())?;
+    let links = ladder.attach(skel.object())?;
+
+    let sweep = sweep(&kernel, &ladder);
+    let mut waits = Waits::new(&skel.maps, args.stack_storage_size, symbols)?;
+    object::begin_after(skel.object(), || {
+        links.iterate(sweep)?;
+        let times = Times { began: clock::monotonic(), until: 0, forgot: 0 };
+        times.set(skel.object())?;
+        waits.times = times;
+        Ok(())
+    })?;
+    let tick = Ticker::new(&args.every(), signals);
+    waits.symbols.stop_when(tick.interrupted()?);
+    if let Some(child) = &mut child {
+        child.release()?;
+    }
+    args.shared.ready("offcputime", &ladder)?;
+    let out = Out::new("offcputime", &args.shared);
+    let mut run = Run { args, out, tick, child, waits, events: 0, early: Early::default() };
+    run.go(skel.object(), &links, sweep, graph)?;
+    let Run { out, tick, child, waits, events, early, .. } = run;
+    drop(links);
+    let coverage = Coverage::read(skel.object())?;
+    report::notes(args, &waits, &early);
+    let (stacks, _, refused) = waits.stacks.figures();
+    let end = End {
+        seconds: tick.length().as_secs_f64(),
+        events,
+        what: "waits",
+        coverage: &coverage,
+        ladder: &ladder,
+        more: vec![
+            ("stacks", stacks.into()),
+            ("stacks_not_kept", refused.into()),
+            ("user_stacks_ended_early", early.count().into()),
+        ],
+    };
+    let code = out.finish(&end)?;
+    match child {
+        Some(child) => child.end(tick.forward, code),
+        None => Ok(code),
+    }
+}
+
+/// The iterator that was chosen.
+fn sweep(kernel: &Kernel, ladder: &Ladder) -> &'static str {
+    match ladder.via(hooks::SWEEP.what) {
+        Some(Via::SleepableIter(_)) => "sweep_sleeping",
+        _ if kernel.has_cmpxchg() => "sweep",
+        _ => "sweep_plain",
+    }
+}
+
+fn configure(
+    open: &mut bpf::OpenOffcputimeSkel<'_>,
+    args: &Args,
+    filter: Raw,
+    storage: bool,
+) -> Result<()> {
+    let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let cfg = &mut open.maps.rodata_data.as_deref_mut().context("rodata is not mapped")?.cfg;
+    cfg.filter = filter.into();
+    cfg.min_ns = args.min_block_time.map_or(0, nanos);
+    cfg.max_ns = args.max_block_time.map_or(u64::MAX, nanos);
+    cfg.quantum_ns = args.pooled().map_or(0, nanos);
+    cfg.wake_bytes = WAKE_BYTES;
+    cfg.depth = args.perf_max_stack_depth;
+    cfg.states = args.states().bits();
+    cfg.threads = match args {
+        Args { user_threads_only: true, .. } => 1,
+        Args { kernel_threads_only: true, .. } => 2,
+        _ => 0,
+    };
+    cfg.user_stacks = (!args.kernel_stacks_only).into();
+    cfg.kernel_stacks = (!args.user_stacks_only).into();
+    cfg.preempted = args.runnable().into();
+    cfg.by_thread = matches!(args.by, None | Some(By::Stack | By::Thread)).into();
+    cfg.by_cgroup = (args.by == Some(By::Cgroup)).into();
+    cfg.by_leader = (args.by == Some(By::Process)).into();
+    cfg.storage = storage.into();
+    if !storage {
+        open.maps.start_hash.set_max_entries(room_for_threads())?;
+    }
+    Ok(())
+}
+
+/// Of the ring, 2 MiB: we are woken when so much more has come.
+const WAKE_BYTES: u64 = 1 << 18;
+
+/// Entries of the hash of threads, which cannot grow: twice as many as there are now.
+fn room_for_threads() -> u32 {
+    let loadavg = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let total = loadavg.split_whitespace().nth(3).and_then(|field| field.split_once('/'));
+    let threads: u32 = total.and_then(|(_, total)| total.parse().ok()).unwrap_or(0);
+    threads.saturating_mul(2).clamp(8192, 1 << 18)
+}
+
+impl From<Raw> for bpf::types::filter {
+    fn from(raw: Raw) -> Self {
+        let mut filter = Self::default();
+        raw.write_to(&mut filter);
+        filter
+    }
+}
+
+// SAFETY: integers without padding, the same as `common::filter::Raw`.
+unsafe impl plain::Plain for bpf::types::filter {}
+
+/// `times` of `bpf/lib/offcpu_task.bpf.h`.
+#[derive(Clone, Copy, Default)]
+pub struct Times {
+    began: u64,
+    until: u64,
+    forgot: u64,
+}
+
+impl Times {
+    fn set(self, object: &Object) -> Result<()> {
+        let bytes: Vec<u8> =
+            [self.began, self.until, self.forgot].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let map = maps::find(object, ".data.times")?;
+        map.update(&0_u32.to_ne_bytes(), &bytes, MapFlags::ANY).context("cannot set the times of the run")
+    }
+}
+
+struct Run<'a> {
+    args: &'a Args,
+    out: Out,
+    tick: Ticker,
+    child: Option<Child>,
+    waits: Waits<'a>,
+    events: u64,
+    early: Early,
+}
+
+impl Run<'_> {
+    fn go(&mut self, object: &Object, links: &Links, sweep: &str, graph: Graph) -> Result<()> {
+        if !self.args.folded {
+            self.out.text(&report::banner(self.args))?;
+            if let Some(line) = report::pooled(self.args) {
+                self.out.text(&line)?;
+            }
+            self.out.flush()?;
+        }
+        let mut groups = cgroup::Names::new();
+        loop {
+            let fds: Vec<_> = self.child.iter().map(Child::fd).collect();
+            let wake = match self.waits.events().wait(&mut self.tick, &fds)? {
+                Wake::Ready(_) => self.tick.end(),
+                other => other,
+            };
+            let Wake::Part { last, .. } = wake else {
+                self.waits.look()?;
+                continue;
+            };
+            let part = self.part(object, links, sweep, last)?;
+            let rows = part.rows.keys();
+            let names = Names::find(&mut self.waits.symbols, &self.waits.stacks, rows, &mut self.early);
+            let entries = entries::entries(&part, self.args, &names, &self.waits.stacks, &mut groups);
+            if !graph.is_all(self.args) {
+                self.report(&entries)?;
+            }
+            if last {
+                let seconds = self.tick.length().as_secs_f64();
+                graph.finish(&mut self.out, self.args, &entries, seconds)?;
+                return self.out.flush();
+            }
+            if self.waits.make_room(&part) {
+                self.waits.times.forgot += 1;
+                self.waits.times.set(object)?;
+            }
+        }
+    }
+
+    /// Takes what has been counted since the last part, and what is under way.
+    fn part(&mut self, object: &Object, links: &Links, sweep: &str, last: bool) -> Result<Part> {
+        self.waits.times.until = clock::monotonic();
+        self.waits.times.set(object)?;
+        if last {
+            object::ending(object)?;
+        }
+        links.iterate(sweep)?;
+        if last {
+            object::end(object)?;
+            links.iterate(sweep)?;
+        }
+        let part = self.waits.part()?;
+        self.events += part.rows.values().map(|sum| sum.count).sum::<u64>() + part.homeless.count;
+        Ok(part)
+    }
+
+    fn report(&mut self, entries: &Entries) -> Result<()> {
+        if !self.args.folded {
+            self.out.report(self.args.interval.is_some())?;
+        }
+        report::part(&mut self.out, self.args, entries)?;
+        self.out.flush()
+    }
+}
