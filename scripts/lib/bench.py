@@ -22,6 +22,13 @@ TOOLS = {
     "runqlat -P": ("/usr/sbin/runqlat", ["-P", "1000", "1"], ["-P"], {
         "two threads over pipes, one CPU": PIN + WORK + " pingpong 100003",
     }),
+    "offcputime": ("/usr/sbin/offcputime", ["1000"], [], {
+        "two threads over pipes, one CPU": PIN + WORK + " pingpong 100003",
+        "short threads, 64 at a time": WORK + " threads 10007",
+    }),
+    "offcputime --exact": ("/usr/sbin/offcputime", ["1000"], ["--exact"], {
+        "two threads over pipes, one CPU": PIN + WORK + " pingpong 100003",
+    }),
     "opensnoop": ("/usr/sbin/opensnoop", [], [], {
         "one process, as fast as it can": WORK + " opens openat 100003 /etc/hostname",
     }),

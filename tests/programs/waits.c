@@ -1,120 +1,307 @@
-// SPDX-License-Identifier: MIT OR Apache-2.0
-/* Threads that wait in functions of known names for known times. It keeps to the protocol of `workload`: its
- * process id, a line to begin, "done", and the end of stdin to end. Nothing here sleeps in the function that
- * calls the C library from elsewhere: each name is the caller itself.
+/* Waits of known length in functions of known names: for the tests of offcputime.
+ *
+ * waits THREAD...: says its process id, waits at a gate, does all of it at once in a thread each, says
+ * "LETTERS NAME MICROSECONDS" of each by its own clock, then "done", and waits again.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define NAMED __attribute__((noinline))
+/* Not inlined, and no tail calls: each is a frame. Where the C library is built without frame pointers the
+ * function that calls into it is missing from a stack, so that is never one that a test asks for. */
+#define FRAME __attribute__((noinline, noclone))
+#define STAYS __asm__ volatile("" ::: "memory")
+
+static long now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000L + t.tv_nsec;
+}
+
+FRAME static void pause_for(long usecs)
+{
+	struct timespec t = { usecs / 1000000, usecs % 1000000 * 1000 };
+
+	while (clock_nanosleep(CLOCK_MONOTONIC, 0, &t, &t) == EINTR)
+		;
+	STAYS;
+}
+
+FRAME static long nap_inner(long usecs)
+{
+	long start = now();
+
+	pause_for(usecs);
+	return now() - start;
+}
+
+FRAME static long nap_outer(long count, long usecs)
+{
+	long sum = 0;
+
+	while (count--)
+		sum += nap_inner(usecs);
+	STAYS;
+	return sum;
+}
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_barrier_t begin;
-static int bytes[2], go_on[2];
-static volatile int sink; /* against calls that become jumps */
+static int ends[2];
 
-NAMED static void nap(long nanoseconds)
-{
-	struct timespec time = { nanoseconds / 1000000000, nanoseconds % 1000000000 };
-
-	nanosleep(&time, NULL);
-	sink++;
-}
-
-NAMED static void sleeps_37_times_20_ms(void)
-{
-	for (int i = 0; i < 37; i++) {
-		struct timespec time = { 0, 20000000 };
-
-		nanosleep(&time, NULL);
-	}
-	sink++;
-}
-
-NAMED static void waits_for_the_lock(void)
+FRAME static void take(void)
 {
 	pthread_mutex_lock(&lock);
-	pthread_mutex_unlock(&lock);
-	sink++;
+	STAYS;
 }
 
-NAMED static void waits_for_a_byte(void)
+FRAME static long lock_inner(void)
+{
+	long start = now();
+
+	take();
+	start = now() - start;
+	pthread_mutex_unlock(&lock);
+	return start;
+}
+
+FRAME static long lock_outer(void)
+{
+	long sum = lock_inner();
+
+	STAYS;
+	return sum;
+}
+
+FRAME static void fetch(void)
 {
 	char byte;
 
-	if (read(bytes[0], &byte, 1) != 1)
-		abort();
-	sink++;
+	if (read(ends[0], &byte, 1) != 1)
+		exit(1);
 }
 
-NAMED static void polls_forever(void)
+FRAME static long read_inner(void)
+{
+	long start = now();
+
+	fetch();
+	return now() - start;
+}
+
+FRAME static long read_outer(void)
+{
+	long sum = read_inner();
+
+	STAYS;
+	return sum;
+}
+
+FRAME static void wait_for_nothing(void)
 {
 	poll(NULL, 0, -1);
-	sink++;
+	STAYS;
 }
 
-/* Where threads that are done stay, so that the kernel's account of them can be read. */
-NAMED static void stays(void)
+FRAME static void poll_inner(void)
 {
-	char byte;
-
-	if (read(go_on[0], &byte, 1) < 0)
-		abort();
-	sink++;
+	wait_for_nothing();
+	STAYS;
 }
 
-static void *thread(void *function)
+FRAME static void poll_outer(void)
 {
+	poll_inner();
+	STAYS;
+}
+
+FRAME static long spin(long usecs)
+{
+	struct timespec t;
+
+	do
+		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	while (t.tv_sec * 1000000 + t.tv_nsec / 1000 < usecs);
+	return 0;
+}
+
+/* Two waits below the quantum, one three times the other. */
+static atomic_long longer;
+FRAME static long short_one(long usecs)
+{
+	return nap_inner(usecs);
+}
+FRAME static long short_three(long usecs)
+{
+	long sum = nap_inner(3 * usecs);
+
+	longer += sum;
+	return sum;
+}
+FRAME static long split(long count, long usecs)
+{
+	long sum = 0;
+
+	prctl(PR_SET_TIMERSLACK, 1);
+	while (count--)
+		sum += short_one(usecs) + short_three(usecs);
+	return sum;
+}
+
+/* A stack for each bit pattern of `depth` bits. */
+FRAME static long left(int depth, long path, long usecs);
+FRAME static long right(int depth, long path, long usecs)
+{
+	long sum = depth ? (path & 1 ? left : right)(depth - 1, path >> 1, usecs) : nap_inner(usecs);
+
+	STAYS;
+	return sum;
+}
+FRAME static long left(int depth, long path, long usecs)
+{
+	long sum = depth ? (path & 1 ? left : right)(depth - 1, path >> 1, usecs) : nap_inner(usecs);
+
+	STAYS;
+	return sum;
+}
+
+/* COUNT threads of one nap each, 16 at a time. */
+static atomic_long short_sum;
+FRAME static void *short_life(void *usecs)
+{
+	short_sum += nap_inner((long)usecs);
+	return NULL;
+}
+static long threads(long count, long usecs)
+{
+	pthread_t ids[16];
+
+	for (long done = 0; done < count; done += 16) {
+		long n = count - done < 16 ? count - done : 16;
+
+		for (long i = 0; i < n; i++)
+			if (pthread_create(&ids[i], NULL, short_life, (void *)usecs))
+				exit(2);
+		for (long i = 0; i < n; i++)
+			pthread_join(ids[i], NULL);
+	}
+	return short_sum;
+}
+
+/* COUNT processes of this program, one after the other, that nap once and are gone. */
+static long brief(long count, long usecs)
+{
+	long sum = 0;
+
+	while (count--) {
+		char text[24];
+		long start = now();
+		pid_t pid = fork();
+
+		snprintf(text, sizeof(text), "%ld", usecs);
+		if (!pid)
+			execl("/proc/self/exe", "brief", "child", text, NULL);
+		waitpid(pid, NULL, 0);
+		sum += now() - start;
+	}
+	return sum;
+}
+
+/* Who polls never comes back: the others meet at the last two without it. */
+static int gate;
+static pthread_barrier_t all_there, begin, finished;
+
+static void *work(void *words)
+{
+	char what[24] = "", name[24] = "";
+	long a = 0, b = 0, sum = 0;
+
+	sscanf(words, "%20[^:]:%ld:%ld:%20[^\n]", what, &a, &b, name);
+	prctl(PR_SET_NAME, *name ? name : what);
+	if (!strcmp(what, "hold"))
+		pthread_mutex_lock(&lock);
+	pthread_barrier_wait(&all_there);
+	if (!strcmp(what, "poll"))
+		poll_outer();
 	pthread_barrier_wait(&begin);
-	((void (*)(void))function)();
-	stays();
+	if (!strcmp(what, "nap"))
+		sum = nap_outer(a, b);
+	else if (!strcmp(what, "hold")) {
+		pause_for(a);
+		pthread_mutex_unlock(&lock);
+	} else if (!strcmp(what, "lock"))
+		sum = lock_outer();
+	else if (!strcmp(what, "feed")) {
+		pause_for(a);
+		if (write(ends[1], "x", 1) != 1)
+			exit(1);
+	} else if (!strcmp(what, "read"))
+		sum = read_outer();
+	else if (!strcmp(what, "spin"))
+		sum = spin(a);
+	else if (!strcmp(what, "split")) {
+		sum = split(a, b);
+		printf("longer %ld\n", longer / 1000);
+	} else if (!strcmp(what, "paths"))
+		for (long path = 0; path < 1 << a; path++)
+			sum += left(a, path, b);
+	else if (!strcmp(what, "threads"))
+		sum = threads(a, b);
+	else if (!strcmp(what, "brief"))
+		sum = brief(a, b);
+	else
+		exit(2);
+	if (gate)
+		printf("%s %ld\n", what, sum / 1000);
+	pthread_barrier_wait(&finished);
+	pause();
 	return NULL;
 }
 
-static void *hung(void *name)
+int main(int argc, char **argv)
 {
-	prctl(PR_SET_NAME, name);
-	polls_forever();
-	return NULL;
-}
+	char line[8];
+	int polls = 0;
 
-static void line(void)
-{
-	char byte;
-
-	while (read(0, &byte, 1) == 1 && byte != '\n')
-		;
-}
-
-int main(void)
-{
-	void (*functions[])(void) = { sleeps_37_times_20_ms, waits_for_the_lock, waits_for_a_byte };
-	pthread_t thread_id;
-
-	if (pipe(bytes) || pipe(go_on) || pthread_barrier_init(&begin, NULL, 4))
+	gate = argc > 1 && strcmp(argv[1], "now");
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (argc == 3 && !strcmp(argv[1], "child")) {
+		nap_outer(1, atol(argv[2]));
+		return 0;
+	}
+	if (pipe(ends))
 		return 1;
-	pthread_create(&thread_id, NULL, hung, "hung");
-	pthread_mutex_lock(&lock);
-	for (int i = 0; i < 3; i++)
-		pthread_create(&thread_id, NULL, thread, (void *)functions[i]);
-	printf("%d\n", getpid());
-	fflush(stdout);
-	line();
+	for (int i = 1 + !gate; i < argc; i++)
+		polls += !strncmp(argv[i], "poll", 4);
+	pthread_barrier_init(&all_there, NULL, argc - !gate);
+	pthread_barrier_init(&begin, NULL, argc - !gate - polls);
+	pthread_barrier_init(&finished, NULL, argc - !gate - polls);
+	for (int i = 1 + !gate; i < argc; i++) {
+		pthread_t id;
+
+		if (pthread_create(&id, NULL, work, argv[i]))
+			return 2;
+	}
+	pthread_barrier_wait(&all_there);
+	if (gate) {
+		printf("%d\n", getpid());
+		if (!fgets(line, sizeof(line), stdin))
+			return 0;
+	}
 	pthread_barrier_wait(&begin);
-	nap(1300000000);
-	pthread_mutex_unlock(&lock);
-	nap(400000000);
-	if (write(bytes[1], "x", 1) != 1)
-		return 1;
-	nap(50000000);
+	pthread_barrier_wait(&finished);
+	if (!gate)
+		return 7;
 	printf("done\n");
-	fflush(stdout);
-	line();
-	_exit(0);
+	pause();
 }
