@@ -59,9 +59,9 @@ static __always_inline void end_wait(bool direct, struct task_struct *task, stru
 }
 
 /* Takes the part of the wait that is not counted yet. Programs and the sweep may both be at it: `atomic` says
- * that the kernel knows atomic exchange (5.12, 5ffa25502b5a, "bpf: Add instructions for atomic_[cmp]xchg"). It
- * is constant for a program, for older kernels refuse the instruction even where it is not reached; there a
- * wait that ends in the very nanoseconds in which it is looked at is counted twice. */
+ * that the kernel knows atomic exchange (5.12, 5ffa25502b5a, "bpf: Add instructions for atomic_[cmp]xchg").
+ * It is constant for a program, for older kernels refuse the instruction even where it is not reached; there
+ * a wait that ends in the very nanoseconds in which it is looked at is counted twice. */
 static __always_inline u64 claim(bool atomic, struct offcpu_task *t)
 {
 	u64 at = t->at;
@@ -82,7 +82,8 @@ static __always_inline u64 part(u64 from, u64 to)
 /* It waits, as far as we know, but has run since: its switch-in was not seen. Some hypervisors go on
  * executing kernel text from before the tracepoint was switched on, in the idle task above all. What it
  * did not run since then it waited. */
-static __always_inline void recover(bool direct, bool atomic, struct task_struct *task, struct offcpu_task *t, u64 now)
+static __always_inline void recover(bool direct, bool atomic, struct task_struct *task, struct offcpu_task *t,
+				    u64 now)
 {
 	u64 ran = GET(direct, task, se.sum_exec_runtime) - t->exec_ns;
 	u32 times_run = arrivals(direct, task) - t->arrivals;
@@ -104,7 +105,8 @@ static __always_inline void recover(bool direct, bool atomic, struct task_struct
 		t->what.user = STACK_UNSEEN;
 		t->what.kernel = STACK_UNSEEN;
 	}
-	end_wait(direct, task, t, 0, WALK_NOT, !cfg.quantum_ns || now - left - ran >= cfg.quantum_ns, wait - ran);
+	end_wait(direct, task, t, 0, WALK_NOT, !cfg.quantum_ns || now - left - ran >= cfg.quantum_ns,
+		 wait - ran);
 }
 
 static __always_inline void end_task(bool direct, struct task_struct *task, struct offcpu_task *t)
@@ -220,8 +222,8 @@ static __always_inline int on_switch(void *ctx, bool direct, bool preempt, struc
 	if (!running)
 		return 0;
 	/* 0: idle */
-	prev_wanted = GET(direct, prev, pid) && task_wanted(&cfg.filter, direct, prev) &&
-		      kind_wanted(direct, prev);
+	prev_wanted =
+		GET(direct, prev, pid) && task_wanted(&cfg.filter, direct, prev) && kind_wanted(direct, prev);
 	next_wanted = GET(direct, next, pid) && ids_wanted(&cfg.filter, direct, next);
 	if (!prev_wanted && !next_wanted)
 		return 0;

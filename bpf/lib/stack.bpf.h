@@ -163,7 +163,8 @@ static __always_inline enum kept stack_keep(struct stack *stack, u64 wake_bytes)
 	return KEPT_NOW;
 }
 
-static __always_inline void fill_top(struct stack_top *to, const struct scratch *from, const struct stack *stack)
+static __always_inline void fill_top(struct stack_top *to, const struct scratch *from,
+				     const struct stack *stack)
 {
 	u32 words = from->top;
 

@@ -108,8 +108,7 @@ static __always_inline bool after_call(struct task_struct *remote, u64 word)
 		return false;
 	return code[3] == 0xe8 || /* call to an address; the others are by register or memory */
 	       (code[2] == 0xff && (code[3] & 0x38) == 0x10) ||
-	       (code[5] == 0xff && (code[6] & 0x38) == 0x10) ||
-	       (code[6] == 0xff && (code[7] & 0x38) == 0x10);
+	       (code[5] == 0xff && (code[6] & 0x38) == 0x10) || (code[6] == 0xff && (code[7] & 0x38) == 0x10);
 }
 
 /* Reads of code for one stack. One that meets no memory costs a fault. */
@@ -265,8 +264,8 @@ static __always_inline void take_frames(struct stack *to, long size, u32 depth, 
 	hash_frames(user, sweep);
 }
 
-/* The user stack of `current` into the scratch map. Its hash is STACK_NONE if there is none. By the kernel for
- * 32-bit programs and where there is no bpf_task_pt_regs. */
+/* The user stack of `current` into the scratch map. Its hash is STACK_NONE if there is none. By the kernel
+ * for 32-bit programs and where there is no bpf_task_pt_regs. */
 static __always_inline void walk_user(void *ctx, u32 depth, struct scratch *scratch)
 {
 	struct stack *to = &scratch->user;

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
-use crate::record::{End, Histogram, Record, Stack};
+use crate::record::{End, Histogram, Record};
 
 #[derive(Debug)]
 pub struct Ended {
@@ -116,12 +116,6 @@ impl Ended {
     #[track_caller]
     pub fn rows(&self) -> Vec<Record> {
         self.records().iter().filter(|record| record.str("type") == "row").cloned().collect()
-    }
-
-    #[must_use]
-    #[track_caller]
-    pub fn stacks(&self) -> Vec<Stack> {
-        self.records().iter().filter(|record| record.str("type") == "stack").map(Stack::from).collect()
     }
 
     #[must_use]

@@ -37,7 +37,7 @@ pub use cgroup::Cgroup;
 pub use ended::Ended;
 pub use full_pipe::FullPipe;
 pub use noise::Noise;
-pub use record::{End, Histogram, Record, Stack, total, usecs};
+pub use record::{End, Histogram, Record, total};
 pub use running::Running;
 pub use stacks::{Stack, stacks, usecs};
 pub use temp::TempDir;

@@ -140,57 +140,6 @@ impl Histogram {
     }
 }
 
-/// A `stack` record.
-#[derive(Clone, Debug)]
-pub struct Stack {
-    pub record: Record,
-    pub usecs: f64,
-    pub count: u64,
-    /// Innermost first.
-    pub kernel: Vec<String>,
-    pub user: Vec<String>,
-}
-
-impl Stack {
-    #[track_caller]
-    pub(crate) fn from(record: &Record) -> Stack {
-        let frames = |name: &str| {
-            let list = record.get(name).as_array().expect("frames are a list");
-            list.iter().map(|frame| frame.as_str().expect("a frame is text").to_owned()).collect()
-        };
-        let stack = Stack {
-            record: record.clone(),
-            usecs: record.num("usecs"),
-            count: count(record, "count"),
-            kernel: frames("kernel"),
-            user: frames("user"),
-        };
-        let line = record.line();
-        let bare = |frame: &&String| frame.starts_with("0x") || frame.is_empty();
-        assert_eq!(stack.kernel.iter().chain(&stack.user).find(bare), None, "a bare address: {line}");
-        // A wait that was shared out to two stacks is counted with one of them.
-        assert!(stack.usecs > 0.0 && record.num("max_usecs") >= 0.0, "{line}");
-        stack
-    }
-
-    /// Is this function in its user stack?
-    #[must_use]
-    pub fn has(&self, function: &str) -> bool {
-        self.user.iter().any(|frame| frame == function)
-    }
-
-    #[must_use]
-    pub fn is(&self, flag: &str) -> bool {
-        self.record.get(flag).as_bool().expect("a flag is a boolean")
-    }
-}
-
-/// The time of several stacks, in microseconds.
-#[must_use]
-pub fn usecs<'a>(stacks: impl IntoIterator<Item = &'a Stack>) -> f64 {
-    stacks.into_iter().map(|stack| stack.usecs).sum()
-}
-
 /// Count and sum of several histograms.
 #[must_use]
 pub fn total<'a>(hists: impl IntoIterator<Item = &'a Histogram>) -> (u64, f64) {

@@ -76,13 +76,13 @@ impl Cfi {
     pub fn rule(&self, offset: u64) -> Option<Rule> {
         let within = self.segments.iter().find(|s| offset.wrapping_sub(s.offset) < s.size)?;
         let address = offset - within.offset + within.address;
-        let bases =
-            BaseAddresses::default().set_eh_frame_hdr(self.header_at).set_eh_frame(self.frames_at);
+        let bases = BaseAddresses::default().set_eh_frame_hdr(self.header_at).set_eh_frame(self.frames_at);
         let header = EhFrameHdr::new(&self.header, LittleEndian).parse(&bases, 8).ok()?;
         let frames = EhFrame::new(&self.frames, LittleEndian);
         let mut context = UnwindContext::new();
         let cie = EhFrame::<EndianSlice<'_, LittleEndian>>::cie_from_offset;
-        let row = header.table()?.unwind_info_for_address(&frames, &bases, &mut context, address, cie).ok()?;
+        let row =
+            header.table()?.unwind_info_for_address(&frames, &bases, &mut context, address, cie).ok()?;
         let CfaRule::RegisterAndOffset { register, offset } = *row.cfa() else { return None };
         let base = match register {
             RSP => Base::Sp,

@@ -115,7 +115,10 @@ pub struct Args {
     pub min_percent: Option<f64>,
     /// A flame graph into this file
     #[cfg_attr(not(feature = "flamegraph"), arg(skip))]
-    #[cfg_attr(feature = "flamegraph", arg(short = 'g', long, value_name = "FILE", help_heading = "Output", conflicts_with = "interval"))]
+    #[cfg_attr(
+        feature = "flamegraph",
+        arg(short = 'g', long, value_name = "FILE", help_heading = "Output", conflicts_with = "interval")
+    )]
     pub flamegraph: Option<PathBuf>,
     /// The difference to an earlier run's --folded output, in the flame graph or as folded lines
     #[arg(long, value_name = "FILE", help_heading = "Output", conflicts_with_all = ["interval", "by"])]

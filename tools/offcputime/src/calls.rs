@@ -49,8 +49,15 @@ mod tests {
     use super::*;
 
     /// Functions of 0x100 bytes each, from 0x1000 on.
-    const NAMES: [&str; 7] =
-        ["__switch_to_asm", "__schedule", "schedule", "do_nanosleep", "mutex_lock", "slowpath", "__x86_indirect_r"];
+    const NAMES: [&str; 7] = [
+        "__switch_to_asm",
+        "__schedule",
+        "schedule",
+        "do_nanosleep",
+        "mutex_lock",
+        "slowpath",
+        "__x86_indirect_r",
+    ];
 
     fn function(address: u64) -> Option<Function> {
         let index = (address.checked_sub(0x1000)? / 0x100) as usize;

@@ -93,11 +93,7 @@ impl Entry {
             Some(By::State) => self.state.to_string(),
             None | Some(By::Stack) => self.comm(),
         };
-        let line = if self.preempted {
-            Line::new(b"[preempted]").marker(&root)
-        } else {
-            Line::own(&root)
-        };
+        let line = if self.preempted { Line::new(b"[preempted]").marker(&root) } else { Line::own(&root) };
         let mut line = line.frames(&self.user);
         if args.delimited && !self.user.is_empty() && !self.kernel.is_empty() {
             line = line.marker("-");

@@ -72,8 +72,8 @@ fn run(args: &Args) -> Result<ExitCode> {
 
     let mut place = MaybeUninit::uninit();
     let mut open = bpf::OffcputimeSkelBuilder::default().open(&mut place)?;
-    let storage = kernel.has_safe_task_storage()
-        && matches!(ladder.via(hooks::WAITS.what), Some(Via::TpBtf(_)));
+    let storage =
+        kernel.has_safe_task_storage() && matches!(ladder.via(hooks::WAITS.what), Some(Via::TpBtf(_)));
     configure(&mut open, args, wanted.raw(kernel.own_tgid()), storage)?;
     wanted.prepare(open.open_object_mut())?;
     object::choose_starts(open.open_object_mut(), storage)?;
@@ -133,12 +133,7 @@ fn sweep(kernel: &Kernel, ladder: &Ladder) -> &'static str {
     }
 }
 
-fn configure(
-    open: &mut bpf::OpenOffcputimeSkel<'_>,
-    args: &Args,
-    filter: Raw,
-    storage: bool,
-) -> Result<()> {
+fn configure(open: &mut bpf::OpenOffcputimeSkel<'_>, args: &Args, filter: Raw, storage: bool) -> Result<()> {
     let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let cfg = &mut open.maps.rodata_data.as_deref_mut().context("rodata is not mapped")?.cfg;
     cfg.filter = filter.into();

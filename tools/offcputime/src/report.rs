@@ -134,13 +134,7 @@ fn entry(sink: &mut dyn Write, args: &Args, style: Style, entry: &Entry, total: 
     line(sink, &entry.sum, total)
 }
 
-fn frames(
-    sink: &mut dyn Write,
-    args: &Args,
-    style: Style,
-    kernel: &[Named],
-    user: &[Named],
-) -> Result<()> {
+fn frames(sink: &mut dyn Write, args: &Args, style: Style, kernel: &[Named], user: &[Named]) -> Result<()> {
     block(kernel, style, sink)?;
     if args.delimited && !kernel.is_empty() && !user.is_empty() {
         writeln!(sink, "    --")?;
@@ -174,7 +168,8 @@ fn record(args: &Args, entry: &Entry) -> Map<String, Value> {
     object.insert("still_blocked".into(), entry.still.into());
     if let Some(Woken { comm, pid, tid, user, kernel }) = &entry.waker {
         let comm = String::from_utf8_lossy(comm);
-        let waker = json!({"pid": pid, "tid": tid, "comm": comm, "kernel": names(kernel), "user": names(user)});
+        let waker =
+            json!({"pid": pid, "tid": tid, "comm": comm, "kernel": names(kernel), "user": names(user)});
         object.insert("waker".into(), waker);
     }
     object
@@ -250,17 +245,25 @@ const STATE: Column<Line> = Column {
 
 fn table(out: &mut Out, by: By, entries: &Entries) -> Result<()> {
     let mut columns = vec![&USECS, &SHARE, &COUNT, &LONGEST];
-    columns.extend(match by {
-        By::Thread => [Some(&PID), Some(&TID), Some(&COMM)],
-        By::Process => [Some(&PID), Some(&COMM), None],
-        By::Cgroup => [Some(&CGROUP), None, None],
-        By::State | By::Stack => [Some(&STATE), None, None],
-    }.into_iter().flatten());
+    columns.extend(
+        match by {
+            By::Thread => [Some(&PID), Some(&TID), Some(&COMM)],
+            By::Process => [Some(&PID), Some(&COMM), None],
+            By::Cgroup => [Some(&CGROUP), None, None],
+            By::State | By::Stack => [Some(&STATE), None, None],
+        }
+        .into_iter()
+        .flatten(),
+    );
     out.header(&columns)?;
     if let Some((number, sum)) = &entries.others {
         let share = share(sum, &entries.total);
-        out.text(&format!("{:>12} {share:>6.1} {:>9} {:>12} [{number} others]", usecs(sum.ns), sum.count,
-                          usecs(sum.longest)))?;
+        out.text(&format!(
+            "{:>12} {share:>6.1} {:>9} {:>12} [{number} others]",
+            usecs(sum.ns),
+            sum.count,
+            usecs(sum.longest)
+        ))?;
     }
     let at = common::clock::monotonic();
     for entry in &entries.shown {

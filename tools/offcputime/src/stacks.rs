@@ -123,7 +123,8 @@ impl Stacks {
                 News::Nothing
             }
             CALLS => {
-                let pairs: Box<[(u64, u64)]> = words.as_chunks().0.iter().map(|[ret, to]| (*ret, *to)).collect();
+                let pairs: Box<[(u64, u64)]> =
+                    words.as_chunks().0.iter().map(|[ret, to]| (*ret, *to)).collect();
                 self.bytes += 16 * pairs.len() as u64;
                 self.calls.insert(header.hash, pairs);
                 News::Nothing
@@ -131,8 +132,7 @@ impl Stacks {
             WAKER => {
                 let [user, kernel, comm @ ..] = words.as_slice() else { return None };
                 let comm = comm.iter().flat_map(|word| word.to_ne_bytes()).take_while(|b| *b != 0).collect();
-                let waker =
-                    Waker { tgid: header.tgid, tid: header.tid, comm, user: *user, kernel: *kernel };
+                let waker = Waker { tgid: header.tgid, tid: header.tid, comm, user: *user, kernel: *kernel };
                 self.wakers.insert(header.hash, waker);
                 News::Nothing
             }

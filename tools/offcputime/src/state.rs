@@ -45,7 +45,8 @@ pub fn parse(text: &str) -> Result<States, String> {
     let mut states = 0;
     for letter in text.chars().filter(|c| *c != ',') {
         let bit = LETTERS.iter().position(|l| *l == letter);
-        states |= 1 << bit.ok_or_else(|| format!("'{letter}' is none of {}", LETTERS.map(String::from).join(" ")))?;
+        states |= 1
+            << bit.ok_or_else(|| format!("'{letter}' is none of {}", LETTERS.map(String::from).join(" ")))?;
     }
     if states == 0 { Err("no state".to_owned()) } else { Ok(States(states)) }
 }

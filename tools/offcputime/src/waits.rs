@@ -78,7 +78,7 @@ pub struct Part {
 }
 
 pub struct Waits<'a> {
-    events: Events<'a>,
+    events: Events,
     cells: Pair<'a>,
     homeless: &'a dyn MapCore,
     seen: &'a dyn MapCore,
@@ -112,7 +112,7 @@ impl<'a> Waits<'a> {
         })
     }
 
-    pub fn events(&mut self) -> &mut Events<'a> {
+    pub fn events(&mut self) -> &mut Events {
         &mut self.events
     }
 
@@ -180,12 +180,8 @@ impl<'a> Waits<'a> {
                 state: key.state,
                 flags: key.flags,
             };
-            let sum = Sum {
-                ns: cell.ns,
-                count: cell.count,
-                longest: cell.longest,
-                comm: until_nul(&cell.comm),
-            };
+            let sum =
+                Sum { ns: cell.ns, count: cell.count, longest: cell.longest, comm: until_nul(&cell.comm) };
             rows.entry(key).or_default().add(&sum);
             Ok(())
         })
