@@ -23,6 +23,7 @@ struct offcpu_cell {
 	u64 ns;
 	u64 count;
 	u64 longest;
+	u64 pooled; /* of ns: what was drawn for these stacks, and need not be their own */
 	char comm[16];
 };
 
@@ -77,10 +78,12 @@ static __always_inline void count_homeless(u64 ns, u32 count)
 	cell->count += count;
 }
 
-static __always_inline void grow_cell(struct offcpu_cell *cell, u64 ns, u32 count, u64 longest)
+static __always_inline void grow_cell(struct offcpu_cell *cell, u64 ns, u32 count, u64 longest, u64 pooled)
 {
 	__sync_fetch_and_add(&cell->ns, ns);
 	__sync_fetch_and_add(&cell->count, count);
+	if (pooled)
+		__sync_fetch_and_add(&cell->pooled, pooled);
 	if (longest > cell->longest)
 		cell->longest = longest;
 }
@@ -132,9 +135,9 @@ static __always_inline void fill_key(bool direct, struct task_struct *task, stru
 }
 
 static __always_inline void add_cell(bool direct, struct task_struct *task, void *set,
-				     const struct offcpu_key *key, u64 ns, u32 count, u64 longest)
+				     const struct offcpu_key *key, u64 ns, u32 count, u64 longest, u64 pooled)
 {
-	struct offcpu_cell fresh = { .ns = ns, .count = count, .longest = longest };
+	struct offcpu_cell fresh = { .ns = ns, .count = count, .longest = longest, .pooled = pooled };
 	struct offcpu_cell *cell;
 
 	if (cfg.by_leader)
@@ -148,7 +151,7 @@ static __always_inline void add_cell(bool direct, struct task_struct *task, void
 	}
 	cell = bpf_map_lookup_elem(set, key); /* there by now, or the set is full */
 	if (cell)
-		grow_cell(cell, ns, count, longest);
+		grow_cell(cell, ns, count, longest, pooled);
 	else
 		count_homeless(ns, count);
 }
@@ -167,13 +170,13 @@ static __always_inline void count_own(bool direct, struct task_struct *task, str
 	fill_key(direct, task, t, &t->what, flags, &key);
 	cell = bpf_map_lookup_elem(set, &key);
 	if (cell) {
-		grow_cell(cell, ns, 1, ns);
+		grow_cell(cell, ns, 1, ns, 0);
 		return;
 	}
 	keep_stacks(direct, task, t, scratch, sweep);
 	key.user = t->what.user;
 	key.kernel = t->what.kernel;
-	add_cell(direct, task, set, &key, ns, 1, ns);
+	add_cell(direct, task, set, &key, ns, 1, ns, 0);
 }
 
 /* Pooled waits, for the stacks that were drawn. */
@@ -190,9 +193,9 @@ static __always_inline void count_pooled(bool direct, struct task_struct *task, 
 	fill_key(direct, task, t, &t->pool.what, 0, &key);
 	cell = bpf_map_lookup_elem(set, &key);
 	if (cell)
-		grow_cell(cell, ns, count, longest);
+		grow_cell(cell, ns, count, longest, ns);
 	else
-		add_cell(direct, task, set, &key, ns, count, longest);
+		add_cell(direct, task, set, &key, ns, count, longest, ns);
 }
 
 #endif

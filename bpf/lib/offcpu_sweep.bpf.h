@@ -46,7 +46,7 @@ static __always_inline int sweep_begin(struct task_struct *task, bool sleepable)
 		return 0;
 	if (runnable ? !cfg.preempted : !state_wanted(state_letter(state)))
 		return 0;
-	if (!task_wanted(&cfg.filter, true, task) || !kind_wanted(true, task))
+	if (!task_wanted(&cfg.filter, true, task) || !kind_wanted(true, task) || at_the_gate(true, task))
 		return 0;
 	if (task->flags & PF_KTHREAD)
 		mm = 0;

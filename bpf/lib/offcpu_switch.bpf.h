@@ -222,8 +222,8 @@ static __always_inline int on_switch(void *ctx, bool direct, bool preempt, struc
 	if (!running)
 		return 0;
 	/* 0: idle */
-	prev_wanted =
-		GET(direct, prev, pid) && task_wanted(&cfg.filter, direct, prev) && kind_wanted(direct, prev);
+	prev_wanted = GET(direct, prev, pid) && task_wanted(&cfg.filter, direct, prev) &&
+		      kind_wanted(direct, prev) && !at_the_gate(direct, prev);
 	next_wanted = GET(direct, next, pid) && ids_wanted(&cfg.filter, direct, next);
 	if (!prev_wanted && !next_wanted)
 		return 0;

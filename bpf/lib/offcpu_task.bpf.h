@@ -31,6 +31,7 @@ const volatile struct {
 	u8 by_cgroup;
 	u8 by_leader; /* a process has the name of its first thread */
 	u8 storage; /* start_storage is there, and not start_hash */
+	u32 command; /* tgid of the command that the tool runs; 0: none */
 } cfg = { .depth = MAX_FRAMES };
 
 /* User space writes it. */
@@ -219,6 +220,16 @@ static __always_inline bool state_wanted(u8 letter)
 	default:
 		return cfg.states & 1 << 7;
 	}
+}
+
+/* include/linux/sched.h: it was forked, and has executed nothing yet. */
+#define PF_FORKNOEXEC 0x00000040
+
+/* The command that the tool runs is held before its exec: until then it is the tool's own affair. */
+static __always_inline bool at_the_gate(bool direct, struct task_struct *task)
+{
+	return cfg.command && (u32)GET(direct, task, tgid) == cfg.command &&
+	       GET(direct, task, flags) & PF_FORKNOEXEC;
 }
 
 static __always_inline bool kind_wanted(bool direct, struct task_struct *task)

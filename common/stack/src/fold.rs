@@ -28,11 +28,11 @@ impl Line {
         Line(root.to_owned())
     }
 
-    /// One of our own frames, `[still blocked]` or `-`, as it stands.
+    /// One of our own frames, `[still blocked]` or `-`, or one that is escaped already.
     #[must_use]
     pub fn marker(mut self, marker: &str) -> Line {
         self.0.push(';');
-        self.0.push_str(marker);
+        self.0.push_str(&marker.replace(' ', "\\040"));
         self
     }
 
@@ -177,7 +177,7 @@ mod tests {
         let line = Line::new(b"my app").frames(&blocked).frames(&user).marker("-").frames(&kernel);
         assert_eq!(
             line.stack(),
-            "my\\040app;[still blocked];operator\\040new(unsigned\\040long);JS:*f\\040/a.js:1_[j];-;\
+            "my\\040app;[still\\040blocked];operator\\040new(unsigned\\040long);JS:*f\\040/a.js:1_[j];-;\
              [unknown]_[k];schedule_[k]"
         );
     }

@@ -57,7 +57,7 @@ impl Frame {
         Frame { space, name: None, module: None, offset: 0, place: None, inlined: Vec::new() }
     }
 
-    /// A frame of ours among those of a stack. Folded lines have it as it stands.
+    /// A frame of ours among those of a stack.
     #[must_use]
     pub fn marker(text: &str) -> Frame {
         Frame { name: Some(text.to_owned()), ..Frame::unknown(Space::Marker) }

@@ -62,7 +62,8 @@ fn run(args: &Args) -> Result<ExitCode> {
         [] => None,
         command => Some(Child::spawn(command)?),
     };
-    let wanted = args.wanted(&cgroups, child.as_ref().map(Child::pid));
+    let command = child.as_ref().map(Child::pid);
+    let wanted = args.wanted(&cgroups, command);
     wanted.check(&kernel)?;
     // It has threads: signals are held back by now, and the command is forked.
     let symbols = Symbols::new(Options { lines: args.lines });
@@ -74,7 +75,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let mut open = bpf::OffcputimeSkelBuilder::default().open(&mut place)?;
     let storage =
         kernel.has_safe_task_storage() && matches!(ladder.via(hooks::WAITS.what), Some(Via::TpBtf(_)));
-    configure(&mut open, args, wanted.raw(kernel.own_tgid()), storage)?;
+    configure(&mut open, args, wanted.raw(kernel.own_tgid()), command, storage)?;
     wanted.prepare(open.open_object_mut())?;
     object::choose_starts(open.open_object_mut(), storage)?;
     ladder.apply(open.open_object_mut())?;
@@ -133,7 +134,13 @@ fn sweep(kernel: &Kernel, ladder: &Ladder) -> &'static str {
     }
 }
 
-fn configure(open: &mut bpf::OpenOffcputimeSkel<'_>, args: &Args, filter: Raw, storage: bool) -> Result<()> {
+fn configure(
+    open: &mut bpf::OpenOffcputimeSkel<'_>,
+    args: &Args,
+    filter: Raw,
+    command: Option<u32>,
+    storage: bool,
+) -> Result<()> {
     let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let cfg = &mut open.maps.rodata_data.as_deref_mut().context("rodata is not mapped")?.cfg;
     cfg.filter = filter.into();
@@ -155,6 +162,7 @@ fn configure(open: &mut bpf::OpenOffcputimeSkel<'_>, args: &Args, filter: Raw, s
     cfg.by_cgroup = (args.by == Some(By::Cgroup)).into();
     cfg.by_leader = (args.by == Some(By::Process)).into();
     cfg.storage = storage.into();
+    cfg.command = command.unwrap_or(0);
     if !storage {
         open.maps.start_hash.set_max_entries(room_for_threads())?;
     }

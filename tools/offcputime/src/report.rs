@@ -179,6 +179,7 @@ fn figures(object: &mut Map<String, Value>, sum: &Sum) {
     object.insert("usecs".into(), rounded(sum.ns as f64 / 1000.0));
     object.insert("count".into(), sum.count.into());
     object.insert("max_usecs".into(), rounded(sum.longest as f64 / 1000.0));
+    object.insert("pooled_usecs".into(), rounded(sum.pooled as f64 / 1000.0));
 }
 
 fn names(frames: &[Named]) -> Value {

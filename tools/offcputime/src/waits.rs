@@ -55,6 +55,8 @@ pub struct Sum {
     pub ns: u64,
     pub count: u64,
     pub longest: u64,
+    /// Of `ns`: what was drawn.
+    pub pooled: u64,
     pub comm: Vec<u8>,
 }
 
@@ -63,6 +65,7 @@ impl Sum {
         self.ns += other.ns;
         self.count += other.count;
         self.longest = self.longest.max(other.longest);
+        self.pooled += other.pooled;
         if self.comm.is_empty() {
             self.comm.clone_from(&other.comm);
         }
@@ -180,8 +183,13 @@ impl<'a> Waits<'a> {
                 state: key.state,
                 flags: key.flags,
             };
-            let sum =
-                Sum { ns: cell.ns, count: cell.count, longest: cell.longest, comm: until_nul(&cell.comm) };
+            let sum = Sum {
+                ns: cell.ns,
+                count: cell.count,
+                longest: cell.longest,
+                pooled: cell.pooled,
+                comm: until_nul(&cell.comm),
+            };
             rows.entry(key).or_default().add(&sum);
             Ok(())
         })
