@@ -104,15 +104,15 @@ pub fn usage(message: impl Into<String>) -> anyhow::Error {
     fault(Kind::Usage, message)
 }
 
-/// `--check`: prints the ladder. The exit code is that of a run.
+/// `--check`: prints the ladder. The tool then goes on as for a run and ends once the kernel has taken its
+/// programs, with the settings of this call: what the ladder says would be worth nothing if it did not.
 ///
 /// # Errors
 /// A hook that is needed has no way.
-pub fn check(ladder: &Ladder) -> Result<ExitCode> {
+pub fn check(ladder: &Ladder) -> Result<()> {
     use io::Write as _;
     io::stdout().lock().write_all(ladder.report().as_bytes())?;
-    ladder.require()?;
-    Ok(ExitCode::SUCCESS)
+    ladder.require()
 }
 
 /// The descriptor exists, and a command that is traced does not inherit it.

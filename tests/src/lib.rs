@@ -22,6 +22,7 @@ pub mod noise;
 pub mod privilege;
 mod record;
 mod running;
+pub mod settings;
 pub mod skip;
 mod temp;
 mod text;

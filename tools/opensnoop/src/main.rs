@@ -47,7 +47,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let ladder = Ladder::climb(&kernel, hooks::HOOKS, args.shared.probe.as_deref(), needed);
     if args.shared.check {
         std::io::stdout().lock().write_all(hooks::routes(&ladder).as_bytes())?;
-        return cli::check(&ladder);
+        cli::check(&ladder)?;
     }
     ladder.require()?;
     let cgroups = args.cgroups()?;
@@ -84,6 +84,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     ladder.apply(open.open_object_mut())?;
     drop(kernel); // its types are some megabytes, which libbpf now needs for its own copy
     let skel = object::load(open, args.shared.verbose)?;
+    if args.shared.check {
+        return Ok(ExitCode::SUCCESS);
+    }
     wanted.fill(skel.object())?;
     let links = ladder.attach(skel.object())?;
     object::begin(skel.object())?;

@@ -64,7 +64,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let needed = |hook: &Hook| hook.what == WAITS.what || !args.command.is_empty();
     let ladder = Ladder::climb(&kernel, HOOKS, args.shared.probe.as_deref(), needed);
     if args.shared.check {
-        return cli::check(&ladder);
+        cli::check(&ladder)?;
     }
     ladder.require()?;
     let cgroups = args.cgroups()?;
@@ -91,6 +91,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     wanted.prepare(open.open_object_mut())?;
     ladder.apply(open.open_object_mut())?;
     let skel = object::load(open, args.shared.verbose)?;
+    if args.shared.check {
+        return Ok(ExitCode::SUCCESS);
+    }
     wanted.fill(skel.object())?;
     let waits = args.slower.is_none().then(|| Waits::new(&skel.maps, args.by())).transpose()?;
     let links = ladder.attach(skel.object())?;
