@@ -62,5 +62,5 @@ pub fn probe() -> Option<String> {
 /// How long anything may take before it counts as failed. Never waited for in a run that is well.
 #[must_use]
 pub fn patience() -> Duration {
-    Duration::from_secs(if is_tcg() { 180 } else { 30 })
+    Duration::from_secs(if is_tcg() { 60 } else { 30 })
 }
