@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ pub struct Shared {
     /// Say how this kernel would be observed and what would be missed, and end
     #[arg(long)]
     pub check: bool,
+    /// Read the types of this very kernel from a file, where it has none itself (/sys/kernel/btf/vmlinux)
+    #[arg(long, value_name = "FILE")]
+    pub btf: Option<PathBuf>,
     /// Observe this way only, for tests: tp_btf, raw_tp
     #[arg(long, hide = true, value_name = "WAY")]
     pub probe: Option<String>,

@@ -58,6 +58,8 @@ pub enum Need {
     Member(&'static str, &'static str),
     /// Atomic compare-and-exchange in BPF.
     Cmpxchg,
+    /// The kernel's own BTF, as iterators do: see [`Kernel::has_own_types`].
+    OwnTypes,
     /// Programs at raw tracepoints can be preempted: see [`Kernel::preempts_tracepoints`].
     Preempted,
 }
@@ -81,10 +83,13 @@ impl Need {
             Need::Preempted if !kernel.preempts_tracepoints() => {
                 Err("only for kernels that preempt programs at raw tracepoints".to_owned())
             }
+            Need::OwnTypes if !kernel.has_own_types() => {
+                Err("iterators need the kernel's own BTF, not a file (--btf)".to_owned())
+            }
             Need::Cmpxchg if !kernel.has_cmpxchg() => {
                 Err("this kernel's BPF has no compare-and-exchange".to_owned())
             }
-            Need::Helper(_) | Need::Member(..) | Need::Cmpxchg | Need::Preempted => Ok(()),
+            Need::Helper(_) | Need::Member(..) | Need::OwnTypes | Need::Cmpxchg | Need::Preempted => Ok(()),
         }
     }
 }
@@ -269,13 +274,16 @@ impl Ladder {
 pub struct Links(Vec<(&'static str, Link)>);
 
 impl Links {
-    /// Runs the iterator program whose name begins so over all that it iterates over.
+    /// Runs the iterator program whose name begins so over all that it iterates over. The way that was
+    /// chosen may have none: it then says in its `blind` what that costs.
     ///
     /// # Errors
-    /// It is not attached, or the kernel refuses.
+    /// The kernel refuses.
     pub fn iterate(&self, program: &str) -> Result<()> {
-        let link = self.0.iter().find(|(name, _)| name.starts_with(program)).map(|(_, link)| link);
-        let mut iter = Iter::new(link.with_context(|| format!("program {program} is not attached"))?)?;
+        let Some((_, link)) = self.0.iter().find(|(name, _)| name.starts_with(program)) else {
+            return Ok(());
+        };
+        let mut iter = Iter::new(link)?;
         io::copy(&mut iter, &mut io::sink()).with_context(|| format!("program {program} was not run"))?;
         Ok(())
     }

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<ExitCode> {
     args.check()?;
     let globs = args.globs()?;
-    let kernel = Kernel::probe()?;
+    let kernel = Kernel::probe(args.shared.btf.as_deref())?;
     let needed = |hook: &_| hooks::wanted(hook, args.timed(), !args.command.is_empty());
     let ladder = Ladder::climb(&kernel, hooks::HOOKS, args.shared.probe.as_deref(), needed);
     if args.shared.check {
@@ -60,7 +60,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     wanted.check(&kernel)?;
 
     let mut place = MaybeUninit::uninit();
-    let mut open = bpf::OpensnoopSkelBuilder::default().open(&mut place)?;
+    let mut builder = bpf::OpensnoopSkelBuilder::default();
+    kernel.lend_types(&mut builder.obj_builder)?;
+    let mut open = builder.open(&mut place)?;
     let typed = !matches!(ladder.via(hooks::CALLS.what), Some(Via::RawTp(_)));
     let storage = typed && kernel.has_safe_task_storage();
     let ring_bytes = args.ring_bytes()?;
