@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use common::cgroup::{self, Cgroup};
 use common::cli::{Every, Shared, usage};
 use common::filter::Wanted;
 use common::span;
+use common::start::Target;
 
 use crate::size::{self, Budget};
 use crate::state::{self, States};
@@ -193,19 +193,14 @@ impl Args {
         (!never).then_some(self.quantum)
     }
 
-    pub fn cgroups(&self) -> Result<Vec<Cgroup>> {
-        self.cgroup.iter().map(cgroup::resolve).collect()
-    }
-
-    pub fn wanted(&self, cgroups: &[Cgroup], command: Option<u32>) -> Wanted {
-        Wanted {
+    pub fn target(&self) -> Target<'_> {
+        let wanted = Wanted {
             pids: self.pid.clone(),
             tids: self.tid.clone(),
             comm: self.comm.clone(),
-            cgroups: cgroups.iter().map(|group| group.id).collect(),
-            pinned: None,
-            command,
-        }
+            ..Wanted::default()
+        };
+        Target { wanted, cgroups: &self.cgroup, command: &self.command }
     }
 }
 
