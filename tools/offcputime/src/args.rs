@@ -93,7 +93,7 @@ pub struct Args {
     pub perf_max_stack_depth: u32,
 
     /// One line for each stack: frames parted by semicolons, outermost first, and microseconds
-    #[arg(short, long, help_heading = "Output")]
+    #[arg(short, long, help_heading = "Output", conflicts_with = "json")]
     pub folded: bool,
     /// A mark between kernel and user frames
     #[arg(short, long, help_heading = "Output")]
@@ -172,7 +172,16 @@ impl Args {
         if self.quantum > LONGEST_QUANTUM {
             return Err(usage(format!("--quantum {:?}: at most {LONGEST_QUANTUM:?}", self.quantum)));
         }
+        if self.waker && self.is_table() {
+            return Err(usage("--waker shows in stacks: --by stack, or --folded"));
+        }
         Ok(())
+    }
+
+    /// Rows instead of stacks: nobody looks at the names of functions then.
+    pub fn is_table(&self) -> bool {
+        let rows = !matches!(self.by, None | Some(By::Stack));
+        rows && !self.folded && self.flamegraph.is_none()
     }
 
     pub fn every(&self) -> Every {

@@ -233,7 +233,7 @@ impl Run<'_> {
                 continue;
             };
             let part = self.part(object, links, sweep, last)?;
-            let rows = part.rows.keys();
+            let rows = part.rows.keys().filter(|_| !self.args.is_table());
             let names = Names::find(&mut self.waits.symbols, &self.waits.stacks, rows, &mut self.early);
             let entries = entries::entries(&part, self.args, &names, &self.waits.stacks, &mut groups);
             if !graph.is_all(self.args) {
