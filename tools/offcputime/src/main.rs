@@ -24,6 +24,7 @@ use crate::names::Names;
 use crate::waits::{Part, Waits};
 
 mod args;
+mod blocked;
 mod calls;
 mod entries;
 mod graph;
@@ -78,9 +79,11 @@ fn run(args: &Args) -> Result<ExitCode> {
     wanted.fill(skel.object())?;
     let links = ladder.attach(skel.object())?;
 
-    let mut waits = Waits::new(&skel.maps, args.stack_storage_size, symbols)?;
+    let mut waits =
+        Waits::new(&skel.maps, args.stack_storage_size, args.perf_max_stack_depth as usize, symbols)?;
     object::begin_after(skel.object(), || {
         links.iterate(sweep)?;
+        waits.look()?; // at once: blocked threads may go on
         let times = Times { began: clock::monotonic(), until: 0, forgot: 0 };
         times.set(skel.object())?;
         waits.times = times;
