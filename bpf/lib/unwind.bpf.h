@@ -368,7 +368,7 @@ __noinline int find_calls(u64 sp, u32 sweep)
 /* For a kernel stack that has just been sent. Scheduler functions (mutex_lock, io_schedule,
  * schedule_timeout) are left out of it, and they are what a user wants to read. So user space gets every
  * word on top of that stack which may be a return address, with the function that the call before it
- * goes to, and puts the chain together: common/src/stack/calls.rs. Once for each stack that is new. */
+ * goes to, and puts the chain together: tools/offcputime/src/calls.rs. Once for each stack that is new. */
 static __always_inline void send_calls(struct task_struct *task, struct scratch *scratch, bool sweep,
 				       u64 wake_bytes)
 {
