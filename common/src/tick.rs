@@ -1,10 +1,14 @@
 //! When to report and when to end: interval, count, duration, signals, the end of a traced command.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -23,11 +27,21 @@ pub enum Wake {
 
 /// The signals that end a run, held back from the moment it is made: whoever starts a tool and stops it
 /// at once still gets its output.
-pub struct Signals(SignalFd);
+///
+/// A thread waits for them, so that the second one is the second also for a tool that is held up by a reader
+/// who does not read.
+pub struct Signals(Arc<Heard>);
+
+struct Heard {
+    /// Can be read once a signal has come.
+    event: EventFd,
+    /// The signal if another process sent it, and not the terminal: it has to be passed on to the command.
+    sent: OnceLock<Option<Signal>>,
+}
 
 impl Signals {
     /// # Errors
-    /// The kernel gives no descriptor.
+    /// The kernel gives no descriptor or no thread.
     pub fn block() -> Result<Signals> {
         let mut ending = SigSet::empty();
         ending.add(Signal::SIGINT);
@@ -38,27 +52,58 @@ impl Signals {
         ending.thread_block().context("cannot hold back signals")?;
         let fd = SignalFd::with_flags(&ending, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("cannot receive signals")?;
-        Ok(Signals(fd))
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .context("cannot pass on signals")?;
+        let heard = Arc::new(Heard { event, sent: OnceLock::new() });
+        let hears = Arc::clone(&heard);
+        let listen = move || listen(&fd, &hears);
+        thread::Builder::new().name("signals".to_owned()).spawn(listen).context("cannot start a thread")?;
+        Ok(Signals(heard))
     }
 
-    /// Has one come? From then on the next one ends the process at once. Returns the signal if another
-    /// process sent it, and not the terminal: it has to be passed on to the command then.
+    /// Has one come?
     fn take(&self) -> Option<Option<Signal>> {
-        let info = self.0.read_signal().ok().flatten()?;
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-            // SAFETY: the default action runs no code of ours.
-            let _ = unsafe { sigaction(signal, &default) };
+        self.0.event.read().ok()?;
+        self.0.sent.get().copied()
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.event.as_fd()
+    }
+}
+
+/// timeout(1) sends its signal twice, to the tool and to its process group: what comes so soon is one.
+const ONE_SIGNAL: Duration = Duration::from_millis(100);
+
+/// Takes the first signal. From then on the next one ends the process at once.
+fn listen(fd: &SignalFd, heard: &Heard) {
+    let info = loop {
+        let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut polled, PollTimeout::NONE).and_then(|_| fd.read_signal()) {
+            Ok(Some(info)) => break info,
+            Ok(None) | Err(Errno::EINTR) => {}
+            Err(_) => return,
         }
-        let _ = SigSet::all().thread_unblock();
-        let by_kernel = info.ssi_code > 0;
-        Some(Signal::try_from(info.ssi_signo as i32).ok().filter(|_| !by_kernel))
+    };
+    let by_kernel = info.ssi_code > 0;
+    let _ = heard.sent.set(Signal::try_from(info.ssi_signo as i32).ok().filter(|_| !by_kernel));
+    let _ = heard.event.write(1);
+    thread::sleep(ONE_SIGNAL);
+    while fd.read_signal().is_ok_and(|again| again.is_some()) {}
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        // SAFETY: the default action runs no code of ours.
+        let _ = unsafe { sigaction(signal, &default) };
+    }
+    let _ = SigSet::all().thread_unblock();
+    loop {
+        thread::park(); // it is this thread that the next one is not held back for
     }
 }
 
 fn is_ignored(signal: Signal) -> bool {
     let ask = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the action in force is put back at once; before any thread is started.
+    // SAFETY: the action in force is put back at once, and no other thread deals with signals yet.
     let Ok(before) = (unsafe { sigaction(signal, &ask) }) else {
         return false;
     };
@@ -168,9 +213,9 @@ impl Ticker {
             ];
             let mut polled: Vec<PollFd<'_>> =
                 fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-            polled.push(PollFd::new(self.signals.0.as_fd(), PollFlags::POLLIN));
+            polled.push(PollFd::new(self.signals.fd(), PollFlags::POLLIN));
             match poll(&mut polled, timeout(left.into_iter().flatten().min())) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error).context("cannot wait"),
             }
             let ready = polled.iter().take(fds.len()).position(|fd| fd.any().unwrap_or(true));

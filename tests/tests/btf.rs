@@ -21,7 +21,7 @@ mod root {
                 continue;
             }
             let text = check.expect(0).silent().out();
-            assert!(text.lines().any(|line| line.contains("tp_btf") && line.contains("--btf")), "{text}");
+            assert!(!text.lines().any(|line| line.contains("tp_btf") && line.contains("chosen")), "{text}");
             let running = Tool::new(&tool).args(["--json", "--btf", &copy]).start();
             let ended = running.stop().expect(0);
             let hooks = ended.end().0.get("hooks").to_string();

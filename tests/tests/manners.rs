@@ -45,10 +45,35 @@ mod root {
             running.signal(libc::SIGINT);
             wait_until("it waits for its reader", || is_writing(&running).then_some(()));
             assert!(running.is_alive(), "{tool} left before its last part was written");
-            running.signal(libc::SIGINT);
+            press_until_gone(&mut running);
             let ended = running.wait();
             assert_ne!(ended.status.code(), Some(0), "the result is not whole\n{}", ended.story());
         }
+    }
+
+    /// Held up by a reader before the first signal comes, it still hears the second.
+    #[test]
+    fn signals_are_heard_while_a_reader_does_not_read() {
+        for tool in env::tools() {
+            let _noise = Noise::new();
+            let full = FullPipe::new();
+            let mut running = Tool::new(&tool).arg("--json").stdout(full.stdout()).start();
+            full.fill();
+            // A tool that prints nothing before its end waits for a signal, and then for the reader.
+            eventually(std::time::Duration::from_secs(1), || is_writing(&running).then_some(()));
+            press_until_gone(&mut running);
+        }
+    }
+
+    /// Ctrl-C again and again: what comes within 100 ms of the first is the same one.
+    #[track_caller]
+    fn press_until_gone(running: &mut Running) {
+        wait_until("it ends although its reader does not read", || {
+            if running.is_alive() {
+                running.signal(libc::SIGINT);
+            }
+            (!running.is_alive()).then_some(())
+        });
     }
 
     /// Some thread sleeps in write(2).

@@ -3,7 +3,7 @@
 mod root {
     #[test]
     fn every_setting_is_taken() {
-        let modes = ["", "--slower 1ms", "-P", "-L", "--pidnss", "--by cgroup", "--by cpu -m"];
+        let modes = ["", "--slower 1ms", "-P", "-L", "--pidnss", "--by cgroup"];
         tracebelt_tests::settings::all_are_taken("runqlat", &[], &modes);
     }
 }
