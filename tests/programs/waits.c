@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* Waits of known length in functions of known names: for the tests of offcputime.
  *
  * waits THREAD...: says its process id, waits at a gate, does all of it at once in a thread each, says
@@ -107,6 +108,20 @@ FRAME static long read_outer(void)
 	return sum;
 }
 
+FRAME static void feed_inner(void)
+{
+	if (write(ends[1], "x", 1) != 1)
+		exit(1);
+	STAYS;
+}
+
+FRAME static void feed_outer(long usecs)
+{
+	pause_for(usecs);
+	feed_inner();
+	STAYS;
+}
+
 FRAME static void wait_for_nothing(void)
 {
 	poll(NULL, 0, -1);
@@ -135,7 +150,7 @@ FRAME static long spin(long usecs)
 	return 0;
 }
 
-/* Two waits below the quantum, one three times the other. */
+/* Two waits, for a quantum that is larger, one three times the other. */
 static atomic_long longer;
 FRAME static long short_one(long usecs)
 {
@@ -198,6 +213,20 @@ static long threads(long count, long usecs)
 	return short_sum;
 }
 
+/* Who forks like this sleeps until the child is gone, and only a deadly signal ends that: K. */
+FRAME static long vfork_inner(long usecs)
+{
+	long start = now();
+
+	if (!vfork()) {
+		usleep(usecs);
+		_exit(0);
+	}
+	start = now() - start;
+	wait(NULL);
+	return start;
+}
+
 /* COUNT processes of this program, one after the other, that nap once and are gone. */
 static long brief(long count, long usecs)
 {
@@ -241,11 +270,11 @@ static void *work(void *words)
 		pthread_mutex_unlock(&lock);
 	} else if (!strcmp(what, "lock"))
 		sum = lock_outer();
-	else if (!strcmp(what, "feed")) {
-		pause_for(a);
-		if (write(ends[1], "x", 1) != 1)
-			exit(1);
-	} else if (!strcmp(what, "read"))
+	else if (!strcmp(what, "feed"))
+		feed_outer(a);
+	else if (!strcmp(what, "vfork"))
+		sum = vfork_inner(a);
+	 else if (!strcmp(what, "read"))
 		sum = read_outer();
 	else if (!strcmp(what, "spin"))
 		sum = spin(a);
