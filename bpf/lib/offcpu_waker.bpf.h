@@ -18,13 +18,13 @@ static __always_inline bool may_count(const struct offcpu_pool *pool, u64 ns)
 
 static __always_inline int on_waking(void *ctx, bool direct, struct task_struct *task)
 {
-	struct task_struct *waker = bpf_get_current_task_btf();
+	struct task_struct *waker = current_task(direct);
 	struct scratch *scratch;
 	struct offcpu_task *t;
 	struct stack *record;
 	enum kept kept;
 	u64 user = STACK_NONE, kernel = STACK_NONE, hash;
-	u32 tid;
+	u32 tid, tgid;
 
 	if (!running || !ids_wanted(&cfg.filter, direct, task))
 		return 0;
@@ -34,13 +34,14 @@ static __always_inline int on_waking(void *ctx, bool direct, struct task_struct 
 	scratch = scratch_of(false);
 	if (!scratch)
 		return 0;
-	tid = waker->pid;
-	hash = stack_mix(0, (u64)tid << 32 | (u32)waker->tgid);
-	if (cfg.user_stacks && tid && waker->mm && !(waker->flags & PF_KTHREAD)) {
+	tid = GET(direct, waker, pid);
+	tgid = GET(direct, waker, tgid);
+	hash = stack_mix(0, (u64)tid << 32 | tgid);
+	if (cfg.user_stacks && tid && GET(direct, waker, mm) && !(GET(direct, waker, flags) & PF_KTHREAD)) {
 		walk_user(ctx, cfg.depth, scratch);
 		user = scratch->user.hash;
-		scratch->user.tgid = waker->tgid;
-		scratch->user.image = waker->self_exec_id;
+		scratch->user.tgid = tgid;
+		scratch->user.image = GET(direct, waker, self_exec_id);
 		kept = user >= STACK_IDS ? stack_keep(&scratch->user, 0) : KEPT_BEFORE;
 		if (kept == KEPT_NOW) {
 			fill_top(&scratch->top_of, scratch, &scratch->user);
@@ -62,7 +63,7 @@ static __always_inline int on_waking(void *ctx, bool direct, struct task_struct 
 	hash = stack_mix(stack_mix(stack_mix(hash, user), kernel), record->ip[2]);
 	record->hash = stack_hashed(stack_mix(hash, record->ip[3]));
 	record->record = RECORD_WAKER;
-	record->tgid = waker->tgid;
+	record->tgid = tgid;
 	record->tid = tid;
 	record->frames = 4;
 	t->what.waker = record->hash;

@@ -169,7 +169,10 @@ static __always_inline void fill_top(struct stack_top *to, const struct scratch 
 	u32 words = from->top;
 
 	to->frames = 0;
-	if (!words || words > TOP_WORDS || bpf_probe_read_kernel(to->word, words * 8, from->chunk))
+	if (!words)
+		return;
+	barrier_var(words); /* as in send_top() */
+	if (words > TOP_WORDS || bpf_probe_read_kernel(to->word, words * 8, from->chunk))
 		return;
 	to->record = RECORD_TOP;
 	to->frames = words + 2;
@@ -184,8 +187,10 @@ static __always_inline void send_top(struct stack_top *top, u64 wake_bytes)
 {
 	u32 words = top->frames;
 
-	barrier_var(words);
-	if (words && words <= TOP_WORDS + 2)
+	if (!words)
+		return;
+	barrier_var(words); /* else both limits become one of words - 1, which older verifiers do not follow */
+	if (words <= TOP_WORDS + 2)
 		ring_try(top, STACK_HEADER + words * 8, wake_bytes);
 }
 

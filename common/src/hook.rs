@@ -62,6 +62,8 @@ pub enum Need {
     Member(&'static str, &'static str),
     /// Atomic compare-and-exchange in BPF.
     Cmpxchg,
+    /// A ring buffer that can be written to with the run queue locked: see [`Kernel::has_ring_anywhere`].
+    RingAnywhere,
     /// Programs at raw tracepoints can be preempted: see [`Kernel::preempts_tracepoints`].
     Preempted,
 }
@@ -88,7 +90,12 @@ impl Need {
             Need::Cmpxchg if !kernel.has_cmpxchg() => {
                 Err("this kernel's BPF has no compare-and-exchange".to_owned())
             }
-            Need::Helper(_) | Need::Member(..) | Need::Cmpxchg | Need::Preempted => Ok(()),
+            Need::RingAnywhere if !kernel.has_ring_anywhere() => {
+                Err("writing to a BPF ring buffer may sleep on this real-time kernel".to_owned())
+            }
+            Need::Helper(_) | Need::Member(..) | Need::Cmpxchg | Need::RingAnywhere | Need::Preempted => {
+                Ok(())
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use libbpf_rs::btf::types::{Enum, Func, FuncProto, Ptr, Struct, Typedef};
-use libbpf_rs::btf::{Btf, ReferencesType as _};
+use libbpf_rs::btf::{Btf, BtfType, ReferencesType as _};
 use libbpf_rs::libbpf_sys;
 
 use crate::exit::{Kind, fault};
@@ -66,6 +66,25 @@ impl Kernel {
             return false;
         };
         (0..found.len()).filter_map(|i| found.get(i)).any(|m| m.name.is_some_and(|name| name == member))
+    }
+
+    /// May a program write to a ring buffer while the run queue is locked?
+    ///
+    /// Not with PREEMPT_RT before 6.12, 8b62645b09f8 ("bpf: Use raw_spinlock_t in ringbuf"), which stable kernels
+    /// got, too: there the ring has a `spinlock_t`, and that is a mutex.
+    #[must_use]
+    pub fn has_ring_anywhere(&self) -> bool {
+        let sleeps = self.has_member("spinlock", "lock"); // an rt_mutex; elsewhere it is `rlock`, in a union
+        !sleeps || self.member_type("bpf_ringbuf", "spinlock").is_none_or(|name| name != "spinlock_t")
+    }
+
+    /// The name of a member's type.
+    fn member_type(&self, of: &str, member: &str) -> Option<String> {
+        let found = self.btf.type_by_name::<Struct<'_>>(of)?;
+        let members = (0..found.len()).filter_map(|i| found.get(i));
+        let member = members.into_iter().find(|m| m.name.is_some_and(|name| name == member))?;
+        let name = self.btf.type_by_id::<BtfType<'_>>(member.ty)?.name()?.to_str()?;
+        Some(name.to_owned())
     }
 
     /// Has `enum bpf_func_id` the helper `BPF_FUNC_name`?

@@ -12,10 +12,15 @@ pub const WAITS: Hook = Hook {
         Way {
             via: Via::TpBtf("sched_switch"),
             progs: &["switch_btf"],
-            needs: &[Need::Helper("get_task_stack"), Need::Cmpxchg],
+            needs: &[Need::Helper("get_task_stack"), Need::Cmpxchg, Need::RingAnywhere],
             blind: "",
         },
-        Way { via: Via::RawTp("sched_switch"), progs: &["switch_raw"], needs: &[], blind: "" },
+        Way {
+            via: Via::RawTp("sched_switch"),
+            progs: &["switch_raw"],
+            needs: &[Need::RingAnywhere],
+            blind: "",
+        },
     ],
 };
 
@@ -58,11 +63,6 @@ pub const WAKER: Hook = Hook {
             needs: &[Need::Helper("get_current_task_btf")],
             blind: "",
         },
-        Way {
-            via: Via::RawTp("sched_waking"),
-            progs: &["waking_raw"],
-            needs: &[Need::Helper("get_current_task_btf")],
-            blind: "",
-        },
+        Way { via: Via::RawTp("sched_waking"), progs: &["waking_raw"], needs: &[], blind: "" },
     ],
 };
