@@ -200,7 +200,7 @@ mod root {
                 must.iter().all(|state| states.contains(&*state.to_string())),
                 "--state {state}: {states:?}"
             );
-            let vfork = usecs(within(&all, "vfork_inner"));
+            let vfork = usecs(within(&all, "vfork_outer"));
             assert_eq!(vfork > 19_800.0, expected.contains('K'), "--state {state}: {all:?}");
             assert_eq!(naps(&all).0 > 0, expected.contains('S'), "--state {state}: {all:?}");
         }

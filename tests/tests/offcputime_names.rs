@@ -129,10 +129,10 @@ mod root {
             _ => skip!("no node"),
         }
         // In the root of a guest /tmp may not be written to; that of a mount namespace may.
-        let script =
-            "mount -t tmpfs tmp /tmp && exec node --perf-basic-prof --interpreted-frames-native-stack \"$1\"";
+        let script = r#"exec 3<"$0"; mount -t tmpfs tmp /tmp && cat <&3 >/tmp/names.js && cd /tmp &&
+                        exec node --perf-basic-prof --interpreted-frames-native-stack /tmp/names.js"#;
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", script, "sh"]).arg(&source);
+        command.args(["--mount", "sh", "-c", script]).arg(&source);
         let mut program = Program::start(&mut command);
         let tool = offcputime(&program, "--json");
         program.run();
@@ -140,7 +140,7 @@ mod root {
         let js = |frame: &String, name: &str| {
             frame.starts_with("JS:")
                 && frame.contains(&format!("{name} "))
-                && frame.contains("programs/names.js:")
+                && frame.contains("/tmp/names.js:")
         };
         let named = |stack: &Stack| {
             stack.user.windows(2).any(|two| js(&two[0], "readInner") && js(&two[1], "readOuter"))

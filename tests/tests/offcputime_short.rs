@@ -5,9 +5,8 @@
 mod root {
     use std::process::Command;
 
-    use tracebelt_tests::{
-        Program, Running, Stack, Tool, cpu, env, program, skip, stacks, usecs, waits, within,
-    };
+    use tracebelt_tests::cpu::{self, Account};
+    use tracebelt_tests::{Program, Running, Stack, Tool, env, program, skip, stacks, usecs, waits, within};
 
     fn offcputime(program: &Program, args: &str) -> Running {
         Tool::new("offcputime").words("--json").words(args).args(["-p", &program.pid().to_string()]).start()
@@ -49,7 +48,7 @@ mod root {
             skip!("two CPUs that are not emulated are needed");
         }
         let path = program::built("alternate").expect("build.rs");
-        let mut program = Program::start(Command::new(path).arg("6007"));
+        let mut program = Program::start(Command::new(path).arg("4001"));
         // Long waits are exact in both.
         let tools = ["--exact -M 100", "-M 100"].map(|args| offcputime(&program, args));
         program.run();
@@ -61,6 +60,9 @@ mod root {
         let draws = sum / 100.0;
         let error = allowed(exact, draws);
         eprintln!("{exact:.4} exact, {drawn:.4} drawn {draws:.0} times, at most {error:.4} apart");
+        if draws < 500.0 && env::is_busy() {
+            skip!("others keep the CPUs busy: most waits for an answer were long");
+        }
         assert!(draws > 500.0 && (0.2..0.45).contains(&exact), "{draws} draws, {exact}");
         assert!((drawn - exact).abs() < error, "{drawn} for {exact}");
         // Both see the same waits, one after the other: the second is a little longer.
@@ -70,15 +72,22 @@ mod root {
     /// A thread that never has a whole quantum is there with all that it has waited.
     #[test]
     fn less_than_a_quantum_is_not_nothing() {
-        let mut program = Program::waits("split:11:300 nap:7:2000");
-        let tool = offcputime(&program, "--quantum 1s");
-        let said = program.run();
+        let mut program = Program::waits("split:101:300 nap:53:2000");
+        let ran = |program: &Program, comm: &str| Account::of_thread(program.pid(), program.tid(comm)).run;
+        let before = ["split", "nap"].map(|comm| ran(&program, comm));
+        let tool = offcputime(&program, "--preempted --quantum 1s");
+        program.run();
         let ended = tool.stop().expect(0);
         let all = stacks(&ended);
-        let split = usecs(within(&all, "split"));
-        assert!(split > 11.0 * 1200.0 && split <= said.of("split"), "{split} of {}", said.of("split"));
-        let naps = within(&all, "nap_outer");
-        assert!(usecs(naps.iter().copied()) > 14_000.0 && waits(naps) == 7, "{all:?}");
+        for (comm, before) in ["split", "nap"].into_iter().zip(before) {
+            let own = all.iter().filter(|stack| stack.tid == program.tid(comm));
+            let truth = ended.end().0.num("seconds") * 1e6 - (ran(&program, comm) - before);
+            let ours = usecs(own.clone());
+            eprintln!("{comm}: ours {ours:.0} us, in truth {truth:.0} us");
+            assert!((ours / truth - 1.0).abs() < 0.01 || env::is_tcg(), "{comm}: {ours} of {truth}");
+            assert!(usecs(own.clone().filter(|stack| !stack.still_blocked)) > 105_000.0, "{all:?}");
+            assert!(own.map(|stack| stack.pooled_usecs).sum::<f64>() > 105_000.0, "{all:?}");
+        }
         assert_eq!(waits(&all), ended.end().events(), "{}", ended.story());
     }
 
