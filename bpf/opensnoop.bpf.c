@@ -200,7 +200,7 @@ static __always_inline int on_exit(bool direct, struct pt_regs *regs, s32 ret)
 	if (route == ROUTE_HANDLE)
 		head->bits |= OPEN_NAMELESS;
 	else
-		set_name(event, bpf_probe_read_user_str(event->text, NAME_ROOM, args.name));
+		set_name(event, read_user_string(event->text, NAME_ROOM, args.name));
 	if (is_compat)
 		head->bits |= OPEN_COMPAT;
 	if (cfg.full || route == ROUTE_HANDLE)

@@ -81,6 +81,15 @@ static __always_inline bool has_task_pt_regs(void)
 	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs);
 }
 
+/* Size with the NUL, or a negative error. Before 6.16 ("maccess: fix strncpy_from_user_nofault() empty string
+ * handling") the kernel returned 0 for an empty string, whose size is 1. */
+static __always_inline long read_user_string(char *to, u32 room, const void *from)
+{
+	long size = bpf_probe_read_user_str(to, room, from);
+
+	return size == 0 ? 1 : size;
+}
+
 /* on_cpu exists only where CONFIG_SMP does; on one CPU the running task is current. By 7.2 it is a u8, with
  * others beside it: read in its own size. */
 static __always_inline bool task_running(bool direct, struct task_struct *task)

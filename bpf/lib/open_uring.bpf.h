@@ -50,7 +50,7 @@ static __always_inline int begin_uring(bool direct, enum scratch which, struct i
 	if (own_table)
 		event->head.bits |= OPEN_DIRECT;
 	if (which == SCRATCH_REFUSED)
-		set_name(event, bpf_probe_read_user_str(event->text, NAME_ROOM, args->name));
+		set_name(event, read_user_string(event->text, NAME_ROOM, args->name));
 	else
 		set_name(event, bpf_probe_read_kernel_str(event->text, NAME_ROOM, args->name));
 	/* An entry that is still there is of a request that never completed. */

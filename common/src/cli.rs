@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ pub struct Shared {
     /// Say how this kernel would be observed and what would be missed, and end
     #[arg(long)]
     pub check: bool,
+    /// Read the types of this very kernel from a file, where it has none itself (/sys/kernel/btf/vmlinux)
+    #[arg(long, value_name = "FILE")]
+    pub btf: Option<PathBuf>,
     /// Observe this way only, for tests: tp_btf, raw_tp
     #[arg(long, hide = true, value_name = "WAY")]
     pub probe: Option<String>,
@@ -104,15 +108,15 @@ pub fn usage(message: impl Into<String>) -> anyhow::Error {
     fault(Kind::Usage, message)
 }
 
-/// `--check`: prints the ladder. The exit code is that of a run.
+/// `--check`: prints the ladder. The tool then goes on as for a run and ends once the kernel has taken its
+/// programs, with the settings of this call: what the ladder says would be worth nothing if it did not.
 ///
 /// # Errors
 /// A hook that is needed has no way.
-pub fn check(ladder: &Ladder) -> Result<ExitCode> {
+pub fn check(ladder: &Ladder) -> Result<()> {
     use io::Write as _;
     io::stdout().lock().write_all(ladder.report().as_bytes())?;
-    ladder.require()?;
-    Ok(ExitCode::SUCCESS)
+    ladder.require()
 }
 
 /// The descriptor exists, and a command that is traced does not inherit it.

@@ -64,6 +64,8 @@ pub enum Need {
     Cmpxchg,
     /// A ring buffer that can be written to with the run queue locked: see [`Kernel::has_ring_anywhere`].
     RingAnywhere,
+    /// The kernel's own BTF, as iterators do: see [`Kernel::has_own_types`].
+    OwnTypes,
     /// Programs at raw tracepoints can be preempted: see [`Kernel::preempts_tracepoints`].
     Preempted,
 }
@@ -87,15 +89,21 @@ impl Need {
             Need::Preempted if !kernel.preempts_tracepoints() => {
                 Err("only for kernels that preempt programs at raw tracepoints".to_owned())
             }
+            Need::OwnTypes if !kernel.has_own_types() => {
+                Err("iterators need the kernel's own BTF, not a file (--btf)".to_owned())
+            }
             Need::Cmpxchg if !kernel.has_cmpxchg() => {
                 Err("this kernel's BPF has no compare-and-exchange".to_owned())
             }
             Need::RingAnywhere if !kernel.has_ring_anywhere() => {
                 Err("writing to a BPF ring buffer may sleep on this real-time kernel".to_owned())
             }
-            Need::Helper(_) | Need::Member(..) | Need::Cmpxchg | Need::RingAnywhere | Need::Preempted => {
-                Ok(())
-            }
+            Need::Helper(_)
+            | Need::Member(..)
+            | Need::OwnTypes
+            | Need::Cmpxchg
+            | Need::RingAnywhere
+            | Need::Preempted => Ok(()),
         }
     }
 }
@@ -284,13 +292,16 @@ impl Ladder {
 pub struct Links(Vec<(&'static str, Link)>);
 
 impl Links {
-    /// Runs the iterator program whose name begins so over all that it iterates over.
+    /// Runs the iterator program whose name begins so over all that it iterates over. The way that was
+    /// chosen may have none: it then says in its `blind` what that costs.
     ///
     /// # Errors
-    /// It is not attached, or the kernel refuses.
+    /// The kernel refuses.
     pub fn iterate(&self, program: &str) -> Result<()> {
-        let link = self.0.iter().find(|(name, _)| name.starts_with(program)).map(|(_, link)| link);
-        let mut iter = Iter::new(link.with_context(|| format!("program {program} is not attached"))?)?;
+        let Some((_, link)) = self.0.iter().find(|(name, _)| name.starts_with(program)) else {
+            return Ok(());
+        };
+        let mut iter = Iter::new(link)?;
         io::copy(&mut iter, &mut io::sink()).with_context(|| format!("program {program} was not run"))?;
         Ok(())
     }

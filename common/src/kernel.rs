@@ -1,43 +1,63 @@
 //! What this kernel has and what it lets us do: asked by trying, never by version.
 
 use std::cell::OnceCell;
-use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use libbpf_rs::btf::types::{Enum, Func, FuncProto, Ptr, Struct, Typedef};
+use libbpf_rs::ObjectBuilder;
+use libbpf_rs::btf::types::{Enum, Func, FuncProto, MemberAttr, Ptr, Struct, Typedef};
 use libbpf_rs::btf::{Btf, BtfType, ReferencesType as _};
-use libbpf_rs::libbpf_sys;
 
 use crate::exit::{Kind, fault};
 use crate::privilege;
+
+mod trial;
 
 const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// The running kernel, after it has let us load and run one small program.
 pub struct Kernel {
     btf: Btf<'static>,
+    /// `--btf`: where its types come from if not from itself.
+    file: Option<PathBuf>,
     own_tgid: u32,
     storage: OnceCell<bool>,
 }
 
 impl Kernel {
     /// Loads a few instructions and runs them once: that tells the privilege, a lockdown that forbids
-    /// reading kernel memory, and this process's tgid as the kernel numbers it.
+    /// reading kernel memory, and this process's tgid as the kernel numbers it. The types come from `file`
+    /// if there is one (`--btf`).
     ///
     /// # Errors
-    /// [`Kind::Privilege`] or [`Kind::Unsupported`], with the cause and the cure.
-    pub fn probe() -> Result<Kernel> {
+    /// [`Kind::Privilege`] or [`Kind::Unsupported`], with the cause and the cure; [`Kind::Failed`] for a
+    /// file that is no good.
+    pub fn probe(file: Option<&Path>) -> Result<Kernel> {
         quiet_libbpf();
-        let own_tgid = whoami().map_err(|error| privilege::explain(&error, &privilege::Facts::read()))?;
-        if !Path::new(VMLINUX_BTF).exists() {
-            let what = format!("this kernel has no BTF ({VMLINUX_BTF} is missing): ");
-            return Err(fault(Kind::Unsupported, what + "boot one built with CONFIG_DEBUG_INFO_BTF=y"));
+        let own_tgid =
+            trial::own_tgid().map_err(|error| privilege::explain(&error, &privilege::Facts::read()))?;
+        let btf = match file {
+            Some(file) => types_in(file, own_tgid)?,
+            None => own_types()?,
+        };
+        Ok(Kernel { btf, file: file.map(Path::to_owned), own_tgid, storage: OnceCell::new() })
+    }
+
+    /// Has libbpf relocate an object by the same types.
+    ///
+    /// # Errors
+    /// The name of the file has a NUL in it.
+    pub fn lend_types(&self, builder: &mut ObjectBuilder) -> Result<()> {
+        if let Some(file) = &self.file {
+            builder.btf_custom_path(file)?;
         }
-        let btf = Btf::from_vmlinux()
-            .map_err(|e| fault(Kind::Unsupported, format!("cannot read the kernel's BTF: {e}")))?;
-        Ok(Kernel { btf, own_tgid, storage: OnceCell::new() })
+        Ok(())
+    }
+
+    /// Typed programs and iterators name the kernel's types by numbers that only its own BTF tells.
+    #[must_use]
+    pub fn has_own_types(&self) -> bool {
+        self.file.is_none()
     }
 
     /// This process in the initial PID namespace: what BPF programs see.
@@ -100,18 +120,7 @@ impl Kernel {
     /// Has BPF an atomic compare-and-exchange? Since 5.12, 5ffa25502b5a ("bpf: Add instructions for atomic_[cmp]xchg").
     #[must_use]
     pub fn has_cmpxchg(&self) -> bool {
-        let stored = insn(STORE_IMM, 10, 0, -8, 0);
-        let exchange = insn(ATOMIC, 10, 1, -8, libbpf_sys::BPF_CMPXCHG as i32);
-        let insns = [
-            insn(MOV_IMM, 0, 0, 0, 0),
-            insn(MOV_IMM, 1, 0, 0, 1),
-            stored,
-            exchange,
-            insn(MOV_IMM, 0, 0, 0, 0),
-            insn(EXIT_CODE, 0, 0, 0, 0),
-        ];
-        let mut opts = load_opts();
-        load(libbpf_sys::BPF_PROG_TYPE_RAW_TRACEPOINT, &insns, &mut opts).is_ok()
+        trial::cmpxchg().is_ok()
     }
 
     /// May a tracing program create task storage while the run queue is locked?
@@ -146,16 +155,11 @@ impl Kernel {
         let Some(typedef) = self.tracepoint(name) else {
             return Err(no_tracepoint(name));
         };
-        let mut opts = libbpf_sys::bpf_prog_load_opts {
-            attach_btf_id: u32::from(typedef.type_id()),
-            expected_attach_type: libbpf_sys::BPF_TRACE_RAW_TP,
-            ..load_opts()
-        };
-        let insns = [insn(MOV_IMM, 0, 0, 0, 0), insn(EXIT_CODE, 0, 0, 0, 0)];
-        match load(libbpf_sys::BPF_PROG_TYPE_TRACING, &insns, &mut opts) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(format!("the kernel refuses tp_btf programs: {error}")),
+        if !self.has_own_types() {
+            return Err("typed programs need the kernel's own BTF, not a file (--btf)".to_owned());
         }
+        trial::tp_btf(u32::from(typedef.type_id()))
+            .map_err(|error| format!("the kernel refuses tp_btf programs: {error}"))
     }
 
     /// Raw tracepoints need no more than the tracepoint itself: since 4.17, and `Kernel::probe` has
@@ -181,18 +185,47 @@ impl Kernel {
         let Some(target) = functions.find(|f| f.name().is_some_and(|n| n == name.as_str())) else {
             return Err(format!("this kernel has no iterator over {over}"));
         };
-        let mut opts = libbpf_sys::bpf_prog_load_opts {
-            attach_btf_id: u32::from(target.type_id()),
-            expected_attach_type: libbpf_sys::BPF_TRACE_ITER,
-            prog_flags: if sleepable { libbpf_sys::BPF_F_SLEEPABLE } else { 0 },
-            ..load_opts()
-        };
-        let insns = [insn(MOV_IMM, 0, 0, 0, 0), insn(EXIT_CODE, 0, 0, 0, 0)];
-        match load(libbpf_sys::BPF_PROG_TYPE_TRACING, &insns, &mut opts) {
-            Ok(_) => Ok(()),
+        if !self.has_own_types() {
+            return Err("iterators need the kernel's own BTF, not a file (--btf)".to_owned());
+        }
+        match trial::iter(u32::from(target.type_id()), sleepable) {
+            Ok(()) => Ok(()),
             Err(error) if sleepable => Err(format!("the kernel refuses iterators that sleep: {error}")),
             Err(error) => Err(format!("the kernel refuses iterators: {error}")),
         }
+    }
+}
+
+fn own_types() -> Result<Btf<'static>> {
+    if !Path::new(VMLINUX_BTF).exists() {
+        let cure = "boot one built with CONFIG_DEBUG_INFO_BTF=y, or give its types (--btf FILE)";
+        let what = format!("this kernel has no BTF ({VMLINUX_BTF} is missing): {cure}");
+        return Err(fault(Kind::Unsupported, what));
+    }
+    Btf::from_vmlinux().map_err(|e| fault(Kind::Unsupported, format!("cannot read the kernel's BTF: {e}")))
+}
+
+/// Another kernel's types would have every field read from a wrong place, so one is tried: this process's tgid
+/// in its `task_struct`.
+fn types_in(file: &Path, own_tgid: u32) -> Result<Btf<'static>> {
+    let bad = |why: String| fault(Kind::Failed, format!("--btf {}: {why}", file.display()));
+    std::fs::File::open(file).map_err(|e| bad(e.to_string()))?;
+    let btf = Btf::from_path(file).map_err(|e| bad(format!("no BTF in it: {e}")))?;
+    let place = member(&btf, "task_struct", "tgid").ok_or_else(|| bad("no kernel's types".to_owned()))?;
+    if trial::current_task_u32(place / 8).ok() != Some(own_tgid) {
+        return Err(bad("not the types of the kernel that runs here".to_owned()));
+    }
+    Ok(btf)
+}
+
+/// The place of a member, in bits.
+fn member(btf: &Btf<'_>, of: &str, member: &str) -> Option<u32> {
+    let found = btf.type_by_name::<Struct<'_>>(of)?;
+    let member =
+        (0..found.len()).filter_map(|i| found.get(i)).find(|m| m.name.is_some_and(|n| n == member))?;
+    match member.attr {
+        MemberAttr::Normal { offset } => Some(offset),
+        MemberAttr::BitField { .. } => None,
     }
 }
 
@@ -203,74 +236,4 @@ fn no_tracepoint(name: &str) -> String {
 /// libbpf's own words go nowhere while we try things out; a failed load brings them back (object.rs).
 fn quiet_libbpf() {
     libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, crate::object::keep_log)));
-}
-
-fn load_opts() -> libbpf_sys::bpf_prog_load_opts {
-    libbpf_sys::bpf_prog_load_opts {
-        sz: size_of::<libbpf_sys::bpf_prog_load_opts>() as u64,
-        ..Default::default()
-    }
-}
-
-fn insn(code: u32, dst: u8, src: u8, off: i16, imm: i32) -> libbpf_sys::bpf_insn {
-    let mut insn = libbpf_sys::bpf_insn { code: code as u8, off, imm, ..Default::default() };
-    insn.set_dst_reg(dst);
-    insn.set_src_reg(src);
-    insn
-}
-
-const EXIT_CODE: u32 = libbpf_sys::BPF_JMP | libbpf_sys::BPF_EXIT;
-const CALL: u32 = libbpf_sys::BPF_JMP | libbpf_sys::BPF_CALL;
-const MOV_IMM: u32 = libbpf_sys::BPF_ALU64 | libbpf_sys::BPF_MOV | libbpf_sys::BPF_K;
-const MOV_REG: u32 = libbpf_sys::BPF_ALU64 | libbpf_sys::BPF_MOV | libbpf_sys::BPF_X;
-const ADD_IMM: u32 = libbpf_sys::BPF_ALU64 | libbpf_sys::BPF_ADD | libbpf_sys::BPF_K;
-const STORE_IMM: u32 = libbpf_sys::BPF_ST | libbpf_sys::BPF_MEM | libbpf_sys::BPF_DW;
-const ATOMIC: u32 = libbpf_sys::BPF_STX | libbpf_sys::BPF_ATOMIC | libbpf_sys::BPF_DW;
-const RSH_IMM: u32 = libbpf_sys::BPF_ALU64 | libbpf_sys::BPF_RSH | libbpf_sys::BPF_K;
-
-/// Reads kernel memory (address 0, to no effect) and returns the caller's tgid.
-fn whoami() -> io::Result<u32> {
-    let insns = [
-        insn(MOV_REG, 1, 10, 0, 0),
-        insn(ADD_IMM, 1, 0, 0, -8),
-        insn(MOV_IMM, 2, 0, 0, 8),
-        insn(MOV_IMM, 3, 0, 0, 0),
-        insn(CALL, 0, 0, 0, libbpf_sys::BPF_FUNC_probe_read_kernel as i32),
-        insn(CALL, 0, 0, 0, libbpf_sys::BPF_FUNC_get_current_pid_tgid as i32),
-        insn(RSH_IMM, 0, 0, 0, 32),
-        insn(EXIT_CODE, 0, 0, 0, 0),
-    ];
-    let mut opts = load_opts();
-    let prog = load(libbpf_sys::BPF_PROG_TYPE_RAW_TRACEPOINT, &insns, &mut opts)?;
-    let mut run = libbpf_sys::bpf_test_run_opts {
-        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as u64,
-        ..Default::default()
-    };
-    // SAFETY: the descriptor is open and `run` is a zeroed options struct that names its own size.
-    let status = unsafe { libbpf_sys::bpf_prog_test_run_opts(prog.as_raw_fd(), &raw mut run) };
-    if status == 0 { Ok(run.retval) } else { Err(io::Error::from_raw_os_error(-status)) }
-}
-
-fn load(
-    kind: libbpf_sys::bpf_prog_type,
-    insns: &[libbpf_sys::bpf_insn],
-    opts: &mut libbpf_sys::bpf_prog_load_opts,
-) -> io::Result<OwnedFd> {
-    // SAFETY: both strings are NUL-terminated, `insns` outlives the call and is as long as said, `opts`
-    // names its own size; libbpf keeps none of them.
-    let fd = unsafe {
-        libbpf_sys::bpf_prog_load(
-            kind,
-            c"tracebelt_try".as_ptr(),
-            c"GPL".as_ptr(),
-            insns.as_ptr(),
-            insns.len() as u64,
-            opts,
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::from_raw_os_error(-fd));
-    }
-    // SAFETY: a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -334,6 +334,7 @@ mod tests {
             verbose: false,
             strict: false,
             check: false,
+            btf: None,
             probe: None,
             ready_fd: None,
             generate: None,

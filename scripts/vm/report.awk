@@ -7,7 +7,7 @@
 # In mode text the exit code is 1 if something that should work did not.
 BEGIN {
   FS = "\t"
-  nconditions = split("all vm no-tracefs no-btf cpu-offline integrity confidentiality one-cpu", conditions, " ")
+  nconditions = split("all vm no-tracefs no-btf btf-file cpu-offline integrity confidentiality one-cpu", conditions, " ")
   for (i = 1; i <= nconditions; i++) is_condition[conditions[i]] = 1
 }
 FILENAME == ARGV[1] { if (NF == 3) expected[++nexpected] = $0; next }

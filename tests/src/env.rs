@@ -59,8 +59,14 @@ pub fn probe() -> Option<String> {
     std::env::var("TRACEBELT_PROBE").ok().filter(|name| !name.is_empty())
 }
 
+/// A file with the kernel's types that every tool is to use.
+#[must_use]
+pub fn btf() -> Option<String> {
+    std::env::var("TRACEBELT_BTF").ok().filter(|file| !file.is_empty())
+}
+
 /// How long anything may take before it counts as failed. Never waited for in a run that is well.
 #[must_use]
 pub fn patience() -> Duration {
-    Duration::from_secs(if is_tcg() { 180 } else { 30 })
+    Duration::from_secs(if is_tcg() { 60 } else { 30 })
 }

@@ -6,6 +6,7 @@
 //! Environment:
 //! - `TRACEBELT_BIN`: the folder of the tools and of `workload`; else that of the test binary.
 //! - `TRACEBELT_PROBE`: a rung that every tool is told to use (`--probe`).
+//! - `TRACEBELT_BTF`: a file with the kernel's types that every tool is told to use (`--btf`).
 //! - `TRACEBELT_TCG`: the machine is emulated: be patient, and believe no short time.
 //! - `TRACEBELT_SKIPS`: a file to which each test that could not run here appends its name and why.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic here is a failed test")]

@@ -164,6 +164,13 @@ impl End {
         count(&lost, why)
     }
 
+    /// Does the kernel show this hook? One that `--check` calls "not covered" is "none" here.
+    #[must_use]
+    #[track_caller]
+    pub fn covers(&self, hook: &str) -> bool {
+        self.0.get("hooks")[hook] != "none"
+    }
+
     /// The events that are missing. (Those of the other kinds are there, but lack something.)
     #[must_use]
     #[track_caller]

@@ -16,7 +16,8 @@ use crate::running::Running;
 /// A tool to be started.
 pub struct Tool {
     name: String,
-    probe: Option<String>,
+    /// What the environment wants of every tool.
+    forced: Vec<String>,
     program: OsString,
     before: Vec<OsString>,
     args: Vec<OsString>,
@@ -30,7 +31,10 @@ impl Tool {
     #[must_use]
     #[track_caller]
     pub fn new(name: &str) -> Tool {
-        Tool { probe: env::probe(), ..Tool::at(name, env::program(name).as_os_str()) }
+        let probe = env::probe().map(|probe| ["--probe".to_owned(), probe]);
+        let btf = env::btf().map(|file| ["--btf".to_owned(), file]);
+        let forced = probe.into_iter().chain(btf).flatten().collect();
+        Tool { forced, ..Tool::at(name, env::program(name).as_os_str()) }
     }
 
     /// Some other program. It is not told which rung to take.
@@ -38,7 +42,7 @@ impl Tool {
     pub fn at(name: &str, program: &OsStr) -> Tool {
         Tool {
             name: name.to_owned(),
-            probe: None,
+            forced: Vec::new(),
             program: program.to_owned(),
             before: Vec::new(),
             args: Vec::new(),
@@ -130,8 +134,7 @@ impl Tool {
         words.push(self.program);
         let fd = ready.as_ref().map(|pipe| pipe.as_raw_fd());
         // First of all: behind `--` they would be the command's.
-        let forced = self.probe.into_iter().flat_map(|probe| ["--probe".to_owned(), probe]);
-        words.extend(forced.map(OsString::from));
+        words.extend(self.forced.into_iter().map(OsString::from));
         words.extend(
             fd.into_iter().flat_map(|fd| ["--ready-fd".to_owned(), fd.to_string()]).map(OsString::from),
         );

@@ -45,7 +45,8 @@ mod root {
         let list = runqlat(&["-p", &format!("{},{}", one.pid(), two.pid())]);
         let repeated = runqlat(&["-p", &one.pid().to_string(), "-p", &two.pid().to_string()]);
         let (a, b) = (arrivals(&mut one), arrivals(&mut two));
-        assert!(arrivals(&mut three) > 211);
+        // A slow machine is not switched away from for a nap that is over before it begins.
+        assert!(arrivals(&mut three) > 100);
         check(single, a);
         check(list, a + b);
         check(repeated, a + b);

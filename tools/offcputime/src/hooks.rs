@@ -12,17 +12,32 @@ pub const WAITS: Hook = Hook {
         Way {
             via: Via::TpBtf("sched_switch"),
             progs: &["switch_btf"],
-            needs: &[Need::Helper("get_task_stack"), Need::Cmpxchg, Need::RingAnywhere],
+            needs: &[Need::Helper("task_pt_regs"), Need::Cmpxchg, Need::RingAnywhere],
             blind: "",
         },
         Way {
             via: Via::RawTp("sched_switch"),
             progs: &["switch_raw"],
-            needs: &[Need::RingAnywhere],
+            needs: &[Need::Helper("task_pt_regs"), Need::RingAnywhere],
             blind: "",
+        },
+        // Without the registers it is the kernel that walks user stacks, by frame pointers alone.
+        Way {
+            via: Via::TpBtf("sched_switch"),
+            progs: &["switch_btf"],
+            needs: &[Need::Helper("get_task_stack"), Need::Cmpxchg, Need::RingAnywhere],
+            blind: SKIPPED,
+        },
+        Way {
+            via: Via::RawTp("sched_switch"),
+            progs: &["switch_raw"],
+            needs: &[Need::RingAnywhere],
+            blind: SKIPPED,
         },
     ],
 };
+
+const SKIPPED: &str = "functions that call into a library without frame pointers, as the C library mostly is";
 
 /// Threads that wait when the run begins or ends.
 pub const SWEEP: Hook = Hook {
@@ -45,10 +60,14 @@ pub const SWEEP: Hook = Hook {
             via: Via::Iter("task"),
             progs: &["sweep_plain"],
             needs: &[Need::Helper("get_task_stack")],
-            blind: BLIND,
+            blind: BLIND_PLAIN,
         },
     ],
 };
+
+/// Between two instructions.
+const BLIND_PLAIN: &str = "the user stacks of threads that are blocked from before the start; nor whether a wait ended in \
+                           the very nanosecond in which it was looked at: it counts twice";
 
 const BLIND: &str = "the user stacks of threads that are blocked from before the start";
 

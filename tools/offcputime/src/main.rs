@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<ExitCode> {
     args.check()?;
-    let kernel = Kernel::probe()?;
+    let kernel = Kernel::probe(args.shared.btf.as_deref())?;
     let needed = |hook: &Hook| match hook.what {
         what if what == filter::CHILDREN.what => !args.command.is_empty(),
         what if what == hooks::WAKER.what => args.waker,
@@ -52,7 +52,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     };
     let ladder = Ladder::climb(&kernel, hooks::HOOKS, args.shared.probe.as_deref(), needed);
     if args.shared.check {
-        return cli::check(&ladder);
+        cli::check(&ladder)?;
     }
     ladder.require()?;
     let cgroups = args.cgroups()?;
@@ -72,18 +72,24 @@ fn run(args: &Args) -> Result<ExitCode> {
     }
 
     let mut place = MaybeUninit::uninit();
-    let mut open = bpf::OffcputimeSkelBuilder::default().open(&mut place)?;
+    let mut builder = bpf::OffcputimeSkelBuilder::default();
+    kernel.lend_types(&mut builder.obj_builder)?;
+    let mut open = builder.open(&mut place)?;
     let storage =
         kernel.has_safe_task_storage() && matches!(ladder.via(hooks::WAITS.what), Some(Via::TpBtf(_)));
     configure(&mut open, args, wanted.raw(kernel.own_tgid()), command, storage)?;
     wanted.prepare(open.open_object_mut())?;
     object::choose_starts(open.open_object_mut(), storage)?;
     ladder.apply(open.open_object_mut())?;
+    let sweep = sweep(&kernel, &ladder);
+    drop(kernel); // its types are some megabytes, which libbpf now needs for its own copy
     let skel = object::load(open, args.shared.verbose)?;
+    if args.shared.check {
+        return Ok(ExitCode::SUCCESS);
+    }
     wanted.fill(skel.object())?;
     let links = ladder.attach(skel.object())?;
 
-    let sweep = sweep(&kernel, &ladder);
     let mut waits = Waits::new(&skel.maps, args.stack_storage_size, symbols)?;
     object::begin_after(skel.object(), || {
         links.iterate(sweep)?;

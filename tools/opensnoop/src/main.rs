@@ -42,12 +42,12 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<ExitCode> {
     args.check()?;
     let globs = args.globs()?;
-    let kernel = Kernel::probe()?;
+    let kernel = Kernel::probe(args.shared.btf.as_deref())?;
     let needed = |hook: &_| hooks::wanted(hook, args.timed(), !args.command.is_empty());
     let ladder = Ladder::climb(&kernel, hooks::HOOKS, args.shared.probe.as_deref(), needed);
     if args.shared.check {
         std::io::stdout().lock().write_all(hooks::routes(&ladder).as_bytes())?;
-        return cli::check(&ladder);
+        cli::check(&ladder)?;
     }
     ladder.require()?;
     let cgroups = args.cgroups()?;
@@ -60,7 +60,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     wanted.check(&kernel)?;
 
     let mut place = MaybeUninit::uninit();
-    let mut open = bpf::OpensnoopSkelBuilder::default().open(&mut place)?;
+    let mut builder = bpf::OpensnoopSkelBuilder::default();
+    kernel.lend_types(&mut builder.obj_builder)?;
+    let mut open = builder.open(&mut place)?;
     let typed = !matches!(ladder.via(hooks::CALLS.what), Some(Via::RawTp(_)));
     let storage = typed && kernel.has_safe_task_storage();
     let ring_bytes = args.ring_bytes()?;
@@ -84,6 +86,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     ladder.apply(open.open_object_mut())?;
     drop(kernel); // its types are some megabytes, which libbpf now needs for its own copy
     let skel = object::load(open, args.shared.verbose)?;
+    if args.shared.check {
+        return Ok(ExitCode::SUCCESS);
+    }
     wanted.fill(skel.object())?;
     let links = ladder.attach(skel.object())?;
     object::begin(skel.object())?;

@@ -46,8 +46,14 @@ const WAITS: Hook = Hook {
         Way {
             via: Via::RawTp("sched_switch"),
             progs: &["switch_raw", "wakeup_raw", "wakeup_new_raw", "sweep_raw"],
-            needs: &[],
+            needs: &[Need::OwnTypes],
             blind: "",
+        },
+        Way {
+            via: Via::RawTp("sched_switch"),
+            progs: &["switch_raw", "wakeup_raw", "wakeup_new_raw"],
+            needs: &[],
+            blind: "who waits when it starts, and which waits it missed at the end",
         },
     ],
 };
@@ -60,11 +66,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<ExitCode> {
-    let kernel = Kernel::probe()?;
+    let kernel = Kernel::probe(args.shared.btf.as_deref())?;
     let needed = |hook: &Hook| hook.what == WAITS.what || !args.command.is_empty();
     let ladder = Ladder::climb(&kernel, HOOKS, args.shared.probe.as_deref(), needed);
     if args.shared.check {
-        return cli::check(&ladder);
+        cli::check(&ladder)?;
     }
     ladder.require()?;
     let cgroups = args.cgroups()?;
@@ -77,7 +83,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     wanted.check(&kernel)?;
 
     let mut place = MaybeUninit::uninit();
-    let mut open = bpf::RunqlatSkelBuilder::default().open(&mut place)?;
+    let mut builder = bpf::RunqlatSkelBuilder::default();
+    kernel.lend_types(&mut builder.obj_builder)?;
+    let mut open = builder.open(&mut place)?;
     let cfg = &mut open.maps.rodata_data.as_deref_mut().context("rodata is not mapped")?.cfg;
     cfg.filter = wanted.raw(kernel.own_tgid()).into();
     cfg.unit_ns = args.unit().nanos();
@@ -91,6 +99,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     wanted.prepare(open.open_object_mut())?;
     ladder.apply(open.open_object_mut())?;
     let skel = object::load(open, args.shared.verbose)?;
+    if args.shared.check {
+        return Ok(ExitCode::SUCCESS);
+    }
     wanted.fill(skel.object())?;
     let waits = args.slower.is_none().then(|| Waits::new(&skel.maps, args.by())).transpose()?;
     let links = ladder.attach(skel.object())?;
