@@ -21,6 +21,7 @@ pub mod privilege;
 pub mod proc;
 pub mod ring;
 pub mod span;
+pub mod start;
 pub mod table;
 pub mod text;
 pub mod tick;

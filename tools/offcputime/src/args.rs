@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use common::cgroup::{self, Cgroup};
 use common::cli::{Every, Shared, usage};
 use common::filter::Wanted;
 use common::span;
+use common::start::Target;
 
 use crate::size::{self, Budget};
 use crate::state::{self, States};
@@ -93,7 +93,7 @@ pub struct Args {
     pub perf_max_stack_depth: u32,
 
     /// One line for each stack: frames parted by semicolons, outermost first, and microseconds
-    #[arg(short, long, help_heading = "Output")]
+    #[arg(short, long, help_heading = "Output", conflicts_with = "json")]
     pub folded: bool,
     /// A mark between kernel and user frames
     #[arg(short, long, help_heading = "Output")]
@@ -172,7 +172,16 @@ impl Args {
         if self.quantum > LONGEST_QUANTUM {
             return Err(usage(format!("--quantum {:?}: at most {LONGEST_QUANTUM:?}", self.quantum)));
         }
+        if self.waker && self.is_table() {
+            return Err(usage("--waker shows in stacks: --by stack, or --folded"));
+        }
         Ok(())
+    }
+
+    /// Rows instead of stacks: nobody looks at the names of functions then.
+    pub fn is_table(&self) -> bool {
+        let rows = !matches!(self.by, None | Some(By::Stack));
+        rows && !self.folded && self.flamegraph.is_none()
     }
 
     pub fn every(&self) -> Every {
@@ -193,19 +202,14 @@ impl Args {
         (!never).then_some(self.quantum)
     }
 
-    pub fn cgroups(&self) -> Result<Vec<Cgroup>> {
-        self.cgroup.iter().map(cgroup::resolve).collect()
-    }
-
-    pub fn wanted(&self, cgroups: &[Cgroup], command: Option<u32>) -> Wanted {
-        Wanted {
+    pub fn target(&self) -> Target<'_> {
+        let wanted = Wanted {
             pids: self.pid.clone(),
             tids: self.tid.clone(),
             comm: self.comm.clone(),
-            cgroups: cgroups.iter().map(|group| group.id).collect(),
-            pinned: None,
-            command,
-        }
+            ..Wanted::default()
+        };
+        Target { wanted, cgroups: &self.cgroup, command: &self.command }
     }
 }
 

@@ -155,7 +155,8 @@ pub fn entries(
     }
     // Threads that hang all the time have equal times: those that sleep uninterruptibly come last.
     let rank = |state| "IRSPTtKD".chars().position(|letter| letter == state);
-    all.sort_by_cached_key(|entry| (entry.sum.ns, rank(entry.state), entry.tid, entry.folded(args)));
+    let key = |entry: &Entry| (entry.sum.ns, rank(entry.state), entry.tid);
+    all.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.folded(args).cmp(&b.folded(args))));
     let least = args.min_percent.map_or(0.0, |percent| total.ns as f64 * percent / 100.0);
     let most = args.top.map_or(usize::MAX, |top| usize::try_from(top).unwrap_or(usize::MAX));
     let hidden = all.iter().take_while(|entry| (entry.sum.ns as f64) < least).count();

@@ -10,7 +10,8 @@ use common::filter::{self, Raw};
 use common::hook::{Hook, Ladder, Links, Via};
 use common::kernel::Kernel;
 use common::out::{End, Out};
-use common::tick::{Signals, Ticker, Wake};
+use common::start::Start;
+use common::tick::{Ticker, Wake};
 use common::{cgroup, cli, clock, maps, object};
 use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
 use libbpf_rs::{MapCore as _, MapFlags, Object};
@@ -44,27 +45,14 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<ExitCode> {
     args.check()?;
-    let kernel = Kernel::probe(args.shared.btf.as_deref())?;
+    let graph = Graph::prepare(args)?;
     let needed = |hook: &Hook| match hook.what {
         what if what == filter::CHILDREN.what => !args.command.is_empty(),
         what if what == hooks::WAKER.what => args.waker,
         _ => true,
     };
-    let ladder = Ladder::climb(&kernel, hooks::HOOKS, args.shared.probe.as_deref(), needed);
-    if args.shared.check {
-        cli::check(&ladder)?;
-    }
-    ladder.require()?;
-    let cgroups = args.cgroups()?;
-    let graph = Graph::prepare(args)?;
-    let signals = Signals::block()?;
-    let mut child = match args.command.as_slice() {
-        [] => None,
-        command => Some(Child::spawn(command)?),
-    };
-    let command = child.as_ref().map(Child::pid);
-    let wanted = args.wanted(&cgroups, command);
-    wanted.check(&kernel)?;
+    let start = Start::new(&args.shared, hooks::HOOKS, needed, args.target())?;
+    let Start { kernel, ladder, wanted, signals, mut child, .. } = start;
     // It has threads: signals are held back by now, and the command is forked.
     let symbols = Symbols::new(Options { lines: args.lines });
     if let Some(why) = symbols.kernel_hidden().filter(|_| !args.user_stacks_only) {
@@ -77,7 +65,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let mut open = builder.open(&mut place)?;
     let storage =
         kernel.has_safe_task_storage() && matches!(ladder.via(hooks::WAITS.what), Some(Via::TpBtf(_)));
-    configure(&mut open, args, wanted.raw(kernel.own_tgid()), command, storage)?;
+    configure(&mut open, args, wanted.raw(kernel.own_tgid()), wanted.command, storage)?;
     wanted.prepare(open.open_object_mut())?;
     object::choose_starts(open.open_object_mut(), storage)?;
     ladder.apply(open.open_object_mut())?;
@@ -245,7 +233,7 @@ impl Run<'_> {
                 continue;
             };
             let part = self.part(object, links, sweep, last)?;
-            let rows = part.rows.keys();
+            let rows = part.rows.keys().filter(|_| !self.args.is_table());
             let names = Names::find(&mut self.waits.symbols, &self.waits.stacks, rows, &mut self.early);
             let entries = entries::entries(&part, self.args, &names, &self.waits.stacks, &mut groups);
             if !graph.is_all(self.args) {

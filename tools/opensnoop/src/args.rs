@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
-use common::cgroup::{self, Cgroup};
 use common::cli::{Every, Shared, usage};
 use common::filter::Wanted;
+use common::start::Target;
 use common::{proc, span};
 use nix::unistd::{SysconfVar, sysconf};
 
@@ -159,7 +159,7 @@ impl Args {
     }
 
     pub fn nothing_seen(&self) {
-        let all = self.wanted(&[], None).everything()
+        let all = self.target().wanted.everything()
             && self.cgroup.is_empty()
             && self.command.is_empty()
             && self.globs.is_empty()
@@ -184,19 +184,15 @@ impl Args {
         self.full_path || !self.globs.is_empty()
     }
 
-    pub fn cgroups(&self) -> Result<Vec<Cgroup>> {
-        self.cgroup.iter().map(cgroup::resolve).collect()
-    }
-
-    pub fn wanted(&self, cgroups: &[Cgroup], command: Option<u32>) -> Wanted {
-        Wanted {
+    pub fn target(&self) -> Target<'_> {
+        let wanted = Wanted {
             pids: self.pid.clone(),
             tids: self.tid.clone(),
             comm: self.name.clone(),
-            cgroups: cgroups.iter().map(|group| group.id).collect(),
             pinned: self.cgroupmap.clone(),
-            command,
-        }
+            ..Wanted::default()
+        };
+        Target { wanted, cgroups: &self.cgroup, command: &self.command }
     }
 }
 

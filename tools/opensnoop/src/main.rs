@@ -9,10 +9,10 @@ use common::child::Child;
 use common::coverage::Coverage;
 use common::events::Events;
 use common::filter::Raw;
-use common::hook::{Ladder, Via};
-use common::kernel::Kernel;
+use common::hook::Via;
 use common::out::{End, Out};
-use common::tick::{Signals, Ticker, Wake};
+use common::start::Start;
+use common::tick::{Ticker, Wake};
 use common::{cli, maps, object};
 use libbpf_rs::MapCore as _;
 use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
@@ -42,22 +42,12 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<ExitCode> {
     args.check()?;
     let globs = args.globs()?;
-    let kernel = Kernel::probe(args.shared.btf.as_deref())?;
     let needed = |hook: &_| hooks::wanted(hook, args.timed(), !args.command.is_empty());
-    let ladder = Ladder::climb(&kernel, hooks::HOOKS, args.shared.probe.as_deref(), needed);
+    let start = Start::new(&args.shared, hooks::HOOKS, needed, args.target())?;
+    let Start { kernel, ladder, wanted, signals, mut child, .. } = start;
     if args.shared.check {
         std::io::stdout().lock().write_all(hooks::routes(&ladder).as_bytes())?;
-        cli::check(&ladder)?;
     }
-    ladder.require()?;
-    let cgroups = args.cgroups()?;
-    let signals = Signals::block()?;
-    let mut child = match args.command.as_slice() {
-        [] => None,
-        command => Some(Child::spawn(command)?),
-    };
-    let wanted = args.wanted(&cgroups, child.as_ref().map(Child::pid));
-    wanted.check(&kernel)?;
 
     let mut place = MaybeUninit::uninit();
     let mut builder = bpf::OpensnoopSkelBuilder::default();

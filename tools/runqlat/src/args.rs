@@ -4,13 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use common::cgroup::{self, Cgroup};
 use common::cli::{Every, Shared};
 use common::filter::Wanted;
 use common::hist::Unit;
 use common::span;
+use common::start::Target;
 
 /// How long runnable threads wait for a CPU, as histograms
 ///
@@ -112,18 +111,13 @@ impl Args {
         }
     }
 
-    pub fn cgroups(&self) -> Result<Vec<Cgroup>> {
-        self.cgroup.iter().map(cgroup::resolve).collect()
-    }
-
-    pub fn wanted(&self, cgroups: &[Cgroup], command: Option<u32>) -> Wanted {
-        Wanted {
+    pub fn target(&self) -> Target<'_> {
+        let wanted = Wanted {
             pids: self.pid.clone(),
             tids: self.tid.clone(),
             comm: self.comm.clone(),
-            cgroups: cgroups.iter().map(|group| group.id).collect(),
-            pinned: None,
-            command,
-        }
+            ..Wanted::default()
+        };
+        Target { wanted, cgroups: &self.cgroup, command: &self.command }
     }
 }

@@ -10,10 +10,10 @@ use common::child::Child;
 use common::coverage::Coverage;
 use common::events::Events;
 use common::filter::{self, Raw, Wanted};
-use common::hook::{Hook, Ladder, Links, Need, Via, Way};
-use common::kernel::Kernel;
+use common::hook::{Hook, Links, Need, Via, Way};
 use common::out::{End, Out};
-use common::tick::{Signals, Ticker, Wake};
+use common::start::Start;
+use common::tick::{Ticker, Wake};
 use common::{cli, object};
 use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
 
@@ -66,21 +66,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<ExitCode> {
-    let kernel = Kernel::probe(args.shared.btf.as_deref())?;
     let needed = |hook: &Hook| hook.what == WAITS.what || !args.command.is_empty();
-    let ladder = Ladder::climb(&kernel, HOOKS, args.shared.probe.as_deref(), needed);
-    if args.shared.check {
-        cli::check(&ladder)?;
-    }
-    ladder.require()?;
-    let cgroups = args.cgroups()?;
-    let signals = Signals::block()?;
-    let mut child = match args.command.as_slice() {
-        [] => None,
-        command => Some(Child::spawn(command)?),
-    };
-    let wanted = args.wanted(&cgroups, child.as_ref().map(Child::pid));
-    wanted.check(&kernel)?;
+    let start = Start::new(&args.shared, HOOKS, needed, args.target())?;
+    let Start { kernel, ladder, cgroups, wanted, signals, mut child } = start;
 
     let mut place = MaybeUninit::uninit();
     let mut builder = bpf::RunqlatSkelBuilder::default();
