@@ -12,10 +12,10 @@ mod root {
         "-K",
         "--state D -m 1ms -M 1s",
         "--by cgroup --quantum 1ms",
-        "--by process -i 1",
+        "--by process --exact -i 1",
         "--by stack --perf-max-stack-depth 16",
-        "--exact --preempted --waker --by cgroup",
-        "-U --waker --state SD --preempted --by process",
+        "--exact --preempted --waker --by stack",
+        "-U --waker --state SD --preempted",
     ];
 
     #[test]
