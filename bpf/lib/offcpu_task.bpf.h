@@ -225,11 +225,16 @@ static __always_inline bool state_wanted(u8 letter)
 /* include/linux/sched.h: it was forked, and has executed nothing yet. */
 #define PF_FORKNOEXEC 0x00000040
 
-/* The command that the tool runs is held before its exec: until then it is the tool's own affair. */
+/* The command that the tool runs is held before its exec: until then it is the tool's own affair. Threads are
+ * forked, too, and never execute anything: so it is the first one's flag that counts. */
 static __always_inline bool at_the_gate(bool direct, struct task_struct *task)
 {
-	return cfg.command && (u32)GET(direct, task, tgid) == cfg.command &&
-	       GET(direct, task, flags) & PF_FORKNOEXEC;
+	struct task_struct *leader;
+
+	if (!cfg.command || (u32)GET(direct, task, tgid) != cfg.command)
+		return false;
+	leader = GET(direct, task, group_leader);
+	return GET(direct, leader, flags) & PF_FORKNOEXEC;
 }
 
 static __always_inline bool kind_wanted(bool direct, struct task_struct *task)

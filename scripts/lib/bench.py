@@ -2,15 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 BIN = os.environ["TRACEBELT_BIN"]
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 WORK = BIN + "/workload"
+DEEP = os.path.join(tempfile.mkdtemp(prefix="bench."), "deep")
 PIN = "taskset -c %d " % max(os.sched_getaffinity(0))
 
 # tool: (peer, its arguments, our arguments, {load: command})
@@ -24,10 +27,12 @@ TOOLS = {
     }),
     "offcputime": ("/usr/sbin/offcputime", ["1000"], [], {
         "two threads over pipes, one CPU": PIN + WORK + " pingpong 100003",
+        "the same, 15 frames deep": PIN + DEEP + " 15 100003",
         "short threads, 64 at a time": WORK + " threads 10007",
     }),
     "offcputime --exact": ("/usr/sbin/offcputime", ["1000"], ["--exact"], {
         "two threads over pipes, one CPU": PIN + WORK + " pingpong 100003",
+        "the same, 15 frames deep": PIN + DEEP + " 15 100003",
     }),
     "opensnoop": ("/usr/sbin/opensnoop", [], [], {
         "one process, as fast as it can": WORK + " opens openat 100003 /etc/hostname",
@@ -126,16 +131,24 @@ def bench(name):
             print(f"    {who:6}  user space {cpu:.2f} s, {peak / 1024:.1f} MiB; {runs}")
 
 
+def deep():
+    """The load in C, with frame pointers."""
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "deep.c")
+    subprocess.run(["cc", "-O1", "-fno-omit-frame-pointer", "-pthread", "-o", DEEP, source], check=True)
+
+
 def main():
     setting = "/proc/sys/kernel/bpf_stats_enabled"
     before = open(setting).read()
     open(setting, "w").write("1")
     try:
+        deep()
         for name in TOOLS:
             if len(sys.argv) == 1 or name.split()[0] in sys.argv[1:]:
                 bench(name)
     finally:
         open(setting, "w").write(before)
+        shutil.rmtree(os.path.dirname(DEEP))
 
 
 main()

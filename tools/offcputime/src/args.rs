@@ -172,10 +172,18 @@ impl Args {
         if self.quantum > LONGEST_QUANTUM {
             return Err(usage(format!("--quantum {:?}: at most {LONGEST_QUANTUM:?}", self.quantum)));
         }
+        if self.shared.json && self.only_difference() {
+            return Err(usage("--diff writes lines of its own, not --json: add -g FILE, or leave one out"));
+        }
         if self.waker && self.is_table() {
             return Err(usage("--waker shows in stacks: --by stack, or --folded"));
         }
         Ok(())
+    }
+
+    /// Stdout has the lines of the difference and nothing else.
+    pub fn only_difference(&self) -> bool {
+        self.diff.is_some() && self.flamegraph.is_none()
     }
 
     /// Rows instead of stacks: nobody looks at the names of functions then.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use common::cgroup;
-use stack::fold;
 use stack::fold::Line;
+use stack::{Named, fold};
 
 use crate::args::{Args, By};
 use crate::names::{Frames, Names, marker};
@@ -19,6 +19,22 @@ pub struct Woken {
     pub tid: u32,
     pub user: Frames,
     pub kernel: Frames,
+}
+
+impl Woken {
+    /// An interrupt that wakes a thread is nobody's: whom it interrupted has no part in it.
+    fn or_interrupt(self) -> Woken {
+        let Some(entry) = self.kernel.iter().position(is_interrupt) else { return self };
+        let kernel = self.kernel.iter().take(entry + 1).cloned().collect();
+        Woken { comm: b"[interrupt]".to_vec(), pid: 0, tid: 0, user: Frames::default(), kernel }
+    }
+}
+
+/// How the kernel is entered by an interrupt, on x86 and arm64; faults (`asm_exc_…`) and system calls are not.
+fn is_interrupt(frame: &Named) -> bool {
+    let entries =
+        ["asm_sysvec_", "asm_common_interrupt", "asm_spurious_interrupt", "el1h_64_irq", "el0t_64_irq"];
+    frame.name.as_deref().is_some_and(|name| entries.iter().any(|entry| name.starts_with(entry)))
 }
 
 /// One entry of a report.
@@ -47,12 +63,15 @@ pub struct Entries {
 
 impl Entry {
     fn new(key: &Key, names: &Names, stacks: &Stacks, groups: &mut cgroup::Names) -> Entry {
-        let waker = stacks.waker(key.waker).map(|waker| Woken {
-            comm: waker.comm.clone(),
-            pid: waker.tgid,
-            tid: waker.tid,
-            user: names.user(waker.tgid, waker.user),
-            kernel: names.kernel(waker.kernel),
+        let waker = stacks.waker(key.waker).map(|waker| {
+            let woken = Woken {
+                comm: waker.comm.clone(),
+                pid: waker.tgid,
+                tid: waker.tid,
+                user: names.user(waker.tgid, waker.user),
+                kernel: names.kernel(waker.kernel),
+            };
+            woken.or_interrupt()
         });
         Entry {
             pid: key.tgid,

@@ -30,11 +30,9 @@ impl Graph {
     }
 
     /// Is it all that was asked for? Then there is no report on stdout.
-    pub fn is_all(&self, args: &Args) -> bool {
-        (self.before.is_some() || args.flamegraph.is_some())
-            && !args.folded
-            && !args.shared.json
-            && args.by.is_none()
+    pub fn is_all(args: &Args) -> bool {
+        let picture = args.flamegraph.is_some();
+        args.only_difference() || picture && !args.folded && !args.shared.json && args.by.is_none()
     }
 
     /// # Errors

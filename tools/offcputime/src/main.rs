@@ -214,7 +214,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn go(&mut self, object: &Object, links: &Links, sweep: &str, graph: Graph) -> Result<()> {
-        if !self.args.folded {
+        if !self.args.folded && !self.args.only_difference() {
             self.out.text(&report::banner(self.args))?;
             if let Some(line) = report::pooled(self.args) {
                 self.out.text(&line)?;
@@ -236,7 +236,7 @@ impl Run<'_> {
             let rows = part.rows.keys().filter(|_| !self.args.is_table());
             let names = Names::find(&mut self.waits.symbols, &self.waits.stacks, rows, &mut self.early);
             let entries = entries::entries(&part, self.args, &names, &self.waits.stacks, &mut groups);
-            if !graph.is_all(self.args) {
+            if !Graph::is_all(self.args) {
                 self.report(&entries)?;
             }
             if last {
