@@ -6,11 +6,18 @@
 
 namespace space
 {
-__attribute__((always_inline)) inline void inlined(long usecs)
+// Where the C library is built without frame pointers this one is missing from the stack.
+__attribute__((noinline)) void pause_for(long usecs)
 {
 	timespec t = { 0, usecs * 1000 };
 
 	nanosleep(&t, nullptr);
+	__asm__ volatile("" ::: "memory");
+}
+
+__attribute__((always_inline)) inline void inlined(long usecs)
+{
+	pause_for(usecs);
 	__asm__ volatile("" ::: "memory");
 }
 

@@ -41,7 +41,7 @@ pub use noise::Noise;
 pub use program::Program;
 pub use record::{End, Histogram, Record, total};
 pub use running::Running;
-pub use stacks::{Stack, stacks, usecs, waits, within};
+pub use stacks::{Stack, Waker, stacks, usecs, waits, within};
 pub use temp::TempDir;
 pub use text::{Block, blocks};
 pub use tool::Tool;

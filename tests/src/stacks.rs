@@ -88,6 +88,12 @@ impl Stack {
         assert_eq!(self.user.get(at + 1).map(String::as_str), Some(outer), "{self:?}");
     }
 
+    /// Or it was not seen, which some hypervisors bring about.
+    #[must_use]
+    pub fn kernel_may_have(&self, part: &str) -> bool {
+        self.kernel_has(part) || self.kernel == ["[kernel stack not seen]"]
+    }
+
     #[must_use]
     pub fn kernel_has(&self, part: &str) -> bool {
         self.kernel.iter().any(|frame| frame.contains(part))

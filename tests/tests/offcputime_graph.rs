@@ -82,7 +82,10 @@ mod root {
             let frame = text.split_once(&format!("<title>{frame} (")).expect("it is there").1;
             frame.split_once("fill=\"rgb(").unwrap().1.split([',', ')']).nth(2).unwrap().to_owned()
         };
-        assert!(blue("do_nanosleep") == "0" && blue("nap_inner") != "0", "the kernel's have a colour of theirs");
+        assert!(
+            blue("do_nanosleep") == "0" && blue("nap_inner") != "0",
+            "the kernel's have a colour of theirs"
+        );
         assert!(
             !ended.out().contains("nap_inner"),
             "the picture is all that was asked for: {}",
@@ -115,7 +118,7 @@ mod root {
         let tool = Tool::new("offcputime").args(["-f", "-p", &pid]).start();
         let said = program.run();
         fs::write(&before, tool.stop().expect(0).stdout).unwrap();
-        let after = offcputime(&program, &["-f", "--diff", &before, "0.5"]);
+        let after = offcputime(&program, &["--diff", &before, "0.5"]);
         let lines: BTreeMap<String, (u64, u64)> = after
             .out()
             .lines()

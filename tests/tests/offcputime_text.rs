@@ -31,6 +31,7 @@ fn nonsense_is_refused() {
         ("-f --json", "--json"),
         ("--waker --by thread", "--waker"),
         ("--diff x --by thread", "--by"),
+        ("--diff x --json", "--json"),
         ("nonsense", "nonsense"),
         ("--nonsense", "--nonsense"),
         ("1 2", "2"),
@@ -42,6 +43,8 @@ fn nonsense_is_refused() {
 }
 
 mod root {
+    use std::process::Command;
+
     use tracebelt_tests::{Program, Record, Tool, env};
 
     /// `frame;frame;frame NUMBER`: the number is behind the last blank.
@@ -58,7 +61,8 @@ mod root {
 
     #[test]
     fn folded_lines_follow_the_grammar() {
-        let mut program = Program::waits("nap:37:5000:a;b;c poll");
+        let path = tracebelt_tests::program::built("waits").expect("build.rs");
+        let mut program = Program::start(Command::new(path).args(["nap:37:5000:a;b c\\d", "poll"]));
         let tool = Tool::new("offcputime").args(["-f", "-p", &program.pid().to_string()]).start();
         let said = program.run();
         let ended = tool.stop().expect(0);
@@ -71,7 +75,7 @@ mod root {
         let mut sum = 0;
         for (frames, usecs) in of("nap_inner") {
             sum += usecs;
-            assert_eq!(frames[0], "a\\073b\\073c", "the name is a frame, escaped: {frames:?}");
+            assert_eq!(frames[0], r"a\073b\040c\\d", "the name is a frame, escaped: {frames:?}");
             let at = |name: &str| frames.iter().position(|frame| frame == name);
             assert_eq!(at("nap_outer").map(|at| at + 1), at("nap_inner"), "outermost first: {frames:?}");
             let Some(kernel) = frames.iter().position(|frame| frame.ends_with("_[k]")) else {
