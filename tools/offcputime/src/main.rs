@@ -101,7 +101,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     report::notes(args, &waits, &early);
     let (stacks, _, refused) = waits.stacks.figures();
     let end = End {
-        seconds: tick.length().as_secs_f64(),
+        seconds: waits.times.seconds(),
         events,
         what: "waits",
         coverage: &coverage,
@@ -194,6 +194,11 @@ pub struct Times {
 }
 
 impl Times {
+    /// What was seen: by the readings of the clock that the programs count from and to.
+    fn seconds(self) -> f64 {
+        self.until.saturating_sub(self.began) as f64 / 1e9
+    }
+
     fn set(self, object: &Object) -> Result<()> {
         let bytes: Vec<u8> =
             [self.began, self.until, self.forgot].iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -240,7 +245,7 @@ impl Run<'_> {
                 self.report(&entries)?;
             }
             if last {
-                let seconds = self.tick.length().as_secs_f64();
+                let seconds = self.waits.times.seconds();
                 graph.finish(&mut self.out, self.args, &entries, seconds)?;
                 return self.out.flush();
             }
