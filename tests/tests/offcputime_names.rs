@@ -217,14 +217,21 @@ mod root {
     /// By the time that names are looked for, those of 50 ms are long gone.
     #[test]
     fn a_process_that_has_ended_keeps_its_names() {
-        let words = program::waits_now("brief:7:50000");
-        let all = stacks(&Tool::new("offcputime").words("--json --").args(words).run().expect(7));
-        let children = within(&all, "nap_inner");
+        // Emulated, a tool needs as long as a program to look at it.
+        let usecs_each = if env::is_tcg() { 1_000_000.0 } else { 50_000.0 };
+        let words = program::waits_now(&format!("brief:7:{usecs_each}"));
+        let ended = Tool::new("offcputime").words("--json --").args(words).run().expect(7);
+        let all = stacks(&ended);
+        let asleep = |stack: &&Stack| stack.comm == "exe" && stack.usecs > 0.9 * usecs_each;
+        let children: Vec<&Stack> = all.iter().filter(asleep).collect();
         let pids: BTreeSet<u32> = children.iter().map(|stack| stack.pid).collect();
-        assert_eq!(pids.len(), 7, "{all:?}");
-        children.iter().for_each(|stack| stack.assert_called("nap_inner", "nap_outer"));
-        let each = usecs(children) / 7.0;
-        assert!(each > 49_500.0 && (each < 60_000.0 || env::is_tcg() || env::is_busy()), "{each} us");
+        assert_eq!(pids.len(), 7, "{}", ended.story());
+        let (named, missed): (Vec<&Stack>, Vec<&Stack>) =
+            children.iter().partition(|stack| stack.is_in("nap_inner"));
+        named.iter().for_each(|stack| stack.assert_called("nap_inner", "nap_outer"));
+        // Where the tool itself has to wait for a CPU it may come too late, and says that it does not know.
+        assert!(missed.iter().all(|stack| stack.user == ["[unknown]"]), "{missed:?}");
+        assert!(missed.is_empty() || env::is_busy() && missed.len() <= 3, "{}", ended.story());
     }
 
     /// Nor is the file there any more.
@@ -233,7 +240,8 @@ mod root {
         let dir = TempDir::new();
         let app = dir.path().join("app");
         fs::copy(program::built("waits").unwrap(), &app).unwrap();
-        let mut program = Program::start(Command::new(&app).args(["nap:29:5000", "poll"]));
+        let naps = if env::is_tcg() { "nap:29:50000" } else { "nap:29:5000" };
+        let mut program = Program::start(Command::new(&app).args([naps, "poll"]));
         let tool = Tool::new("offcputime").words("--json -n nap").start();
         program.run();
         let pid = program.pid();
