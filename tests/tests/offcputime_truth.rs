@@ -145,7 +145,10 @@ mod root {
     fn intervals_add_up_to_the_run() {
         let mut program = Program::waits(&format!("{THREADS} poll"));
         let tool = offcputime(&program, "-i 0.3");
+        let before = program.spent();
         let said = program.run();
+        let after = program.spent();
+        let added = after.0 - before.0 + after.1 - before.1;
         let ended = tool.stop().expect(0);
         let (all, seconds) = (stacks(&ended), ended.end().0.num("seconds"));
         let times: BTreeSet<&str> = ended
@@ -156,12 +159,12 @@ mod root {
             .collect();
         // Emulated, a report takes so long that two may be one.
         assert!(times.len() >= if env::is_tcg() { 3 } else { 5 }, "{times:?}");
-        for (inner, _, what, nominal, _, _) in KNOWN {
+        for (inner, _, what, _, _, _) in KNOWN {
             let found = within(&all, inner);
             let sum = usecs(found.iter().copied());
             let truth = said.of(what);
             eprintln!("{what}: ours {sum:.0}, in truth {truth:.0}");
-            assert!(sum > nominal * 0.99 && sum <= truth, "{what}: {sum} of {truth}");
+            assert!(sum <= truth && sum > truth * 0.99 - added, "{what}: {sum} of {truth}, {added} added");
             let blocked = found.iter().filter(|stack| stack.still_blocked).count();
             assert!(what == "nap" || blocked >= 3 || env::is_tcg() && blocked >= 1, "{what}: {found:?}");
         }
@@ -245,10 +248,17 @@ mod root {
         let comms: BTreeSet<&str> = all.iter().map(|stack| stack.comm.as_str()).collect();
         assert_eq!(comms, BTreeSet::from(["brief", "exe", "nap", "waits"]), "{}", ended.story());
         let of = |comm: &str| {
-            let stacks = all.iter().filter(|stack| stack.is_in("nap_inner") && stack.comm == comm);
+            // By what the kernel was at: names of processes this short are the matter of another test.
+            let stacks = all.iter().filter(|stack| stack.comm == comm && stack.kernel_may_have("nanosleep"));
             (waits(stacks.clone()), usecs(stacks))
         };
-        assert!(of("nap").0 + ended.end().all_lost() >= 37 && of("nap").1 > 185_000.0 * 0.99, "{all:?}");
-        assert!(of("exe").0 >= 3 && of("exe").1 > 60_000.0 * 0.99, "{all:?}");
+        let (naps, children) = (of("nap"), of("exe"));
+        eprintln!("{naps:?} {children:?}");
+        assert!(
+            naps.0 + ended.end().all_lost() >= 37 && naps.1 > 185_000.0 * 0.99,
+            "{naps:?}: {}",
+            ended.story()
+        );
+        assert!(children.0 >= 3 && children.1 > 60_000.0 * 0.99, "{children:?}: {}", ended.story());
     }
 }
