@@ -260,6 +260,7 @@ struct mm_struct;
 
 struct task_struct {
 	struct thread_info thread_info;
+	void *stack;
 	struct sched_entity se;
 	struct thread_struct thread;
 	struct mm_struct *mm;

@@ -6,6 +6,19 @@
 
 #include "offcpu_switch.bpf.h"
 
+/* Other programs cannot: they send the registers, and user space reads the memory. */
+static __always_inline u64 send_regs(struct task_struct *task, struct user_regs *regs, struct stack *stack)
+{
+	stack->ip[0] = regs->ip;
+	stack->ip[1] = regs->sp;
+	stack->ip[2] = regs->fp;
+	stack->frames = 3;
+	stack->tid = task->pid;
+	stack->record = RECORD_REGS;
+	stack->hash = stack_hashed(stack_mix(stack_mix(stack_mix(task->pid, regs->ip), regs->sp), regs->fp));
+	return stack_keep(stack, cfg.wake_bytes) == KEPT_NOT ? STACK_NOT_KEPT : stack->hash;
+}
+
 /* The user stack of a task that sleeps: a program that may sleep can read its memory. Returns what to count
  * it under. */
 static __always_inline u64 user_stack_of(struct task_struct *task, struct scratch *scratch, bool sleepable)
@@ -14,17 +27,17 @@ static __always_inline u64 user_stack_of(struct task_struct *task, struct scratc
 	struct user_regs regs = {};
 	enum kept kept;
 
-	if (!sleepable || !has_task_pt_regs())
-		return STACK_UNSEEN;
 	user_regs(task, &regs);
 	if (!regs.is_64bit)
 		return STACK_UNSEEN;
 	if (!regs.ip)
 		return STACK_NONE;
-	walk_frames(task, &regs, cfg.depth, scratch);
-	stack->record = RECORD_USER;
 	stack->tgid = task->tgid;
 	stack->image = task->self_exec_id;
+	if (!sleepable)
+		return send_regs(task, &regs, stack);
+	walk_frames(task, &regs, cfg.depth, scratch);
+	stack->record = RECORD_USER;
 	kept = stack_keep(stack, cfg.wake_bytes);
 	if (kept == KEPT_NOW) {
 		fill_top(&scratch->top_of, scratch, stack);

@@ -36,6 +36,7 @@ enum record {
 	RECORD_WAKER,
 	RECORD_PROCESS, /* a process is met for the first time, or has another program now */
 	RECORD_FULL, /* the counters have to be collected */
+	RECORD_REGS, /* in place of a user stack: ip, sp and fp, for user space to walk it from */
 	RECORD_TOP, /* of a user stack: its words from the stack pointer on, for what frame pointers skip */
 };
 
@@ -189,7 +190,8 @@ static __always_inline void send_top(struct stack_top *top, u64 wake_bytes)
 
 	if (!words)
 		return;
-	barrier_var(words); /* else both limits become one of words - 1, which older verifiers do not follow */
+	barrier_var(
+		words); /* else both limits become one of words - 1, which older verifiers do not follow */
 	if (words <= TOP_WORDS + 2)
 		ring_try(top, STACK_HEADER + words * 8, wake_bytes);
 }

@@ -30,16 +30,43 @@ struct user_regs {
 	bool is_64bit;
 };
 
+/* Before 5.15 there is no helper. On x86 the registers lie at the top of the task's kernel stack of 16 KiB;
+ * where it has another size (KASAN), what is read is not of user code. */
+#define KERNEL_STACK (16 << 10)
+#define USER_CS 0x33
+
+static __always_inline void user_regs_by_place(struct task_struct *task, struct user_regs *to)
+{
+#if defined(__TARGET_ARCH_x86)
+	u64 top = (u64)BPF_CORE_READ(task, stack) + KERNEL_STACK;
+	struct pt_regs *regs = (struct pt_regs *)(top - bpf_core_type_size(struct pt_regs));
+
+	to->is_64bit = (u16)BPF_CORE_READ(regs, cs) == USER_CS;
+	if (!to->is_64bit)
+		return;
+	to->ip = BPF_CORE_READ(regs, ip);
+	to->sp = BPF_CORE_READ(regs, sp);
+	to->fp = BPF_CORE_READ(regs, bp);
+#else
+	to->is_64bit = false;
+#endif
+}
+
 /* Helpers are called with a typed task, whatever the kind of program. */
 static __always_inline void user_regs(struct task_struct *task, struct user_regs *to)
 {
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	struct pt_regs *regs;
 
+	if (!has_task_pt_regs()) {
+		user_regs_by_place(task, to);
+		return;
+	}
+	regs = (struct pt_regs *)bpf_task_pt_regs(task);
 #if defined(__TARGET_ARCH_x86)
 	to->ip = regs->ip;
 	to->sp = regs->sp;
 	to->fp = regs->bp;
-	to->is_64bit = regs->cs == 0x33; /* __USER_CS; 32-bit code runs in another */
+	to->is_64bit = regs->cs == USER_CS; /* 32-bit code runs in another */
 #elif defined(__TARGET_ARCH_arm64)
 	to->ip = regs->pc;
 	to->sp = regs->sp;
@@ -230,9 +257,9 @@ __noinline int walk_user_frames(u32 depth)
 	struct scratch *scratch = scratch_of(false);
 	struct user_regs regs = {};
 
-	if (!scratch || !has_task_pt_regs())
+	if (!scratch)
 		return 0;
-	user_regs(bpf_get_current_task_btf(), &regs);
+	user_regs(current_task(has_task_pt_regs()), &regs);
 	walk_frames(NULL, &regs, depth, scratch);
 	return 0;
 }
@@ -265,15 +292,14 @@ static __always_inline void take_frames(struct stack *to, long size, u32 depth, 
 }
 
 /* The user stack of `current` into the scratch map. Its hash is STACK_NONE if there is none. By the kernel
- * for 32-bit programs and where there is no bpf_task_pt_regs. */
+ * for 32-bit programs and where the registers are not found. */
 static __always_inline void walk_user(void *ctx, u32 depth, struct scratch *scratch)
 {
 	struct stack *to = &scratch->user;
 	struct user_regs regs = {};
 
 	scratch->top = 0;
-	if (has_task_pt_regs())
-		user_regs(bpf_get_current_task_btf(), &regs);
+	user_regs(current_task(has_task_pt_regs()), &regs);
 	if (regs.is_64bit && regs.ip)
 		walk_user_frames(depth);
 	else if (has_task_pt_regs() && !regs.ip) /* an io_uring worker: it has no user code */

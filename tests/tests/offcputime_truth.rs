@@ -93,13 +93,9 @@ mod root {
         let found: Vec<&Stack> = all.iter().filter(|stack| stack.tid == tid).collect();
         let [stack] = found.as_slice() else { panic!("once: {found:?}") };
         assert!(stack.still_blocked && stack.count == 1 && stack.state == "S", "{stack:?}");
-        assert!((stack.usecs / window - 1.0).abs() < 0.01, "{} of {window} us: {stack:?}", stack.usecs);
+        assert_close(stack.usecs, window, "blocked throughout");
         assert!(stack.kernel_has("poll"), "{stack:?}");
-        if ended.end().0.get("hooks")["waits under way"] == "iter.s" {
-            stack.assert_called("poll_inner", "poll_outer");
-        } else {
-            assert_eq!(stack.user, ["[user stack not seen]"]);
-        }
+        stack.assert_called("poll_inner", "poll_outer");
         // So are the others, each by itself; who has waited and gone on is not marked.
         let tids: BTreeSet<u32> = all.iter().map(|stack| stack.tid).collect();
         assert_eq!(tids.into_iter().collect::<Vec<_>>(), cpu::tids(program.pid()), "{}", ended.story());
@@ -169,7 +165,7 @@ mod root {
             assert!(what == "nap" || blocked >= 3 || env::is_tcg() && blocked >= 1, "{what}: {found:?}");
         }
         let hung = usecs(all.iter().filter(|stack| stack.tid == program.tid("poll")));
-        assert!((hung / 1e6 / seconds - 1.0).abs() < 0.01, "{hung} us of {seconds} s: each microsecond once");
+        assert_close(hung, seconds * 1e6, "blocked throughout: each microsecond once");
     }
 
     #[test]
@@ -217,10 +213,14 @@ mod root {
         eprintln!("{} threads, {waited} waits, lost {:?}", tids.len(), end.losses());
         assert_eq!(waits(&all), end.events(), "{}", end.0.line());
         assert_eq!(end.lost("ring") + end.lost("map_full"), 0, "{}", end.0.line());
-        // Preempted on their way to sleep and back, some wait twice.
-        assert!(waited + lost >= count && tids.len() as u64 <= count, "{waited} of {count}, lost {lost}");
+        // Preempted on their way to sleep and back, some wait twice. (As in cpu::assert_all: emulated, the last may not.)
+        let unseen = u64::from(env::is_tcg());
+        assert!(
+            waited + lost + unseen >= count && tids.len() as u64 <= count,
+            "{waited} of {count}, lost {lost}"
+        );
         assert!(lost <= 3 + count / 10, "{}", end.0.line());
-        let missing = lost as f64 * said.of("threads") / count as f64;
+        let missing = (lost + unseen) as f64 * said.of("threads") / count as f64;
         let ours = usecs(naps.iter().copied());
         assert!(ours > count as f64 * 2000.0 - missing && ours < said.of("threads"), "{ours} us");
         naps.iter().for_each(|stack| stack.assert_called("nap_inner", "short_life"));

@@ -4,6 +4,7 @@
 //! of all others, and the files of a process that has exited are looked for by their paths, which may lead
 //! to other files by then, or in a container's case from the start.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use blazesym::symbolize::{
     self, CodeInfo, Input, Reason, Sym, Symbolized, Symbolizer, TranslateFileOffset as _,
 };
 
+use crate::demangle::demangle;
 use crate::files::Source;
 use crate::frame::{Frame, Inlined, Place, Space};
 
@@ -102,7 +104,8 @@ impl Elfs {
 }
 
 pub fn symbolizer(lines: bool) -> Symbolizer {
-    Symbolizer::builder().enable_code_info(lines).enable_inlined_fns(lines).build()
+    let builder = Symbolizer::builder().enable_code_info(lines).enable_inlined_fns(lines);
+    builder.enable_demangling(false).build()
 }
 
 /// Debug information that was split off and put by the file's build id, here or in the process's root.
@@ -123,18 +126,22 @@ pub fn found(one: Symbolized<'_>) -> Option<Found> {
     // blazesym gives the line of the address to the function, and to what was inlined there the line of the
     // call to it; the frames of a stack each have the line where that frame is.
     Some(Found {
-        name: name.into_owned(),
+        name: demangled(name),
         offset: offset as u64,
         place: code_info.as_deref().map(place),
         inlined: inlined
             .iter()
             .rev()
             .map(|inlined| Inlined {
-                name: inlined.name.clone().into_owned(),
+                name: demangled(inlined.name.clone()),
                 place: inlined.code_info.as_ref().map(place),
             })
             .collect(),
     })
+}
+
+fn demangled(name: Cow<'_, str>) -> String {
+    demangle(&name).unwrap_or_else(|| name.into_owned())
 }
 
 fn place(info: &CodeInfo<'_>) -> Place {

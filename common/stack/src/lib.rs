@@ -11,6 +11,7 @@
 
 mod block;
 mod cfi;
+mod demangle;
 mod early;
 mod elf;
 mod files;

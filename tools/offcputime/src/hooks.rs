@@ -12,32 +12,30 @@ pub const WAITS: Hook = Hook {
         Way {
             via: Via::TpBtf("sched_switch"),
             progs: &["switch_btf"],
-            needs: &[Need::Helper("task_pt_regs"), Need::Cmpxchg, Need::RingAnywhere],
+            needs: &[REGISTERS, Need::Cmpxchg, Need::RingAnywhere],
             blind: "",
         },
         Way {
             via: Via::RawTp("sched_switch"),
             progs: &["switch_raw"],
-            needs: &[Need::Helper("task_pt_regs"), Need::RingAnywhere],
+            needs: &[REGISTERS, Need::RingAnywhere],
             blind: "",
         },
-        // Without the registers it is the kernel that walks user stacks, by frame pointers alone.
-        Way {
-            via: Via::TpBtf("sched_switch"),
-            progs: &["switch_btf"],
-            needs: &[Need::Helper("get_task_stack"), Need::Cmpxchg, Need::RingAnywhere],
-            blind: SKIPPED,
-        },
+        // The kernel walks user stacks, by frame pointers alone.
         Way {
             via: Via::RawTp("sched_switch"),
             progs: &["switch_raw"],
             needs: &[Need::RingAnywhere],
-            blind: SKIPPED,
+            blind: "functions that call into a library without frame pointers, as the C library mostly is",
         },
     ],
 };
 
-const SKIPPED: &str = "functions that call into a library without frame pointers, as the C library mostly is";
+/// A user stack is walked from there. On x86 they are found without the helper.
+const REGISTERS: Need = match cfg!(target_arch = "x86_64") {
+    true => Need::Helper("get_task_stack"),
+    false => Need::Helper("task_pt_regs"),
+};
 
 /// Threads that wait when the run begins or ends.
 pub const SWEEP: Hook = Hook {
@@ -50,26 +48,15 @@ pub const SWEEP: Hook = Hook {
             needs: &[Need::Helper("copy_from_user_task"), Need::Helper("task_pt_regs")],
             blind: "",
         },
-        Way {
-            via: Via::Iter("task"),
-            progs: &["sweep"],
-            needs: &[Need::Helper("get_task_stack"), Need::Cmpxchg],
-            blind: BLIND,
-        },
+        Way { via: Via::Iter("task"), progs: &["sweep"], needs: &[REGISTERS, Need::Cmpxchg], blind: "" },
         Way {
             via: Via::Iter("task"),
             progs: &["sweep_plain"],
             needs: &[Need::Helper("get_task_stack")],
-            blind: BLIND_PLAIN,
+            blind: "whether a wait ended in the very nanosecond in which it was looked at: it counts twice then",
         },
     ],
 };
-
-/// Between two instructions.
-const BLIND_PLAIN: &str = "the user stacks of threads that are blocked from before the start; nor whether a wait ended in \
-                           the very nanosecond in which it was looked at: it counts twice";
-
-const BLIND: &str = "the user stacks of threads that are blocked from before the start";
 
 /// For --waker.
 pub const WAKER: Hook = Hook {

@@ -1,7 +1,9 @@
 //! offcputime: where threads wait, and how long.
 
+use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use common::child::Child;
@@ -24,6 +26,7 @@ use crate::names::Names;
 use crate::waits::{Part, Waits};
 
 mod args;
+mod blocked;
 mod calls;
 mod entries;
 mod graph;
@@ -78,16 +81,18 @@ fn run(args: &Args) -> Result<ExitCode> {
     wanted.fill(skel.object())?;
     let links = ladder.attach(skel.object())?;
 
-    let mut waits = Waits::new(&skel.maps, args.stack_storage_size, symbols)?;
+    let mut waits =
+        Waits::new(&skel.maps, args.stack_storage_size, args.perf_max_stack_depth as usize, symbols)?;
     object::begin_after(skel.object(), || {
         links.iterate(sweep)?;
+        waits.look()?; // at once: blocked threads may go on
         let times = Times { began: clock::monotonic(), until: 0, forgot: 0 };
         times.set(skel.object())?;
         waits.times = times;
         Ok(())
     })?;
     let tick = Ticker::new(&args.every(), signals);
-    waits.symbols.stop_when(tick.interrupted()?);
+    waits.symbols.stop_when(for_long(tick.interrupted()?));
     if let Some(child) = &mut child {
         child.release()?;
     }
@@ -119,6 +124,18 @@ fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
+/// A signal that comes while an interval is being named ends the run, not the names: the report that is under way and
+/// the last one want theirs. Only if that takes long it has to stop.
+fn for_long(interrupted: impl Fn() -> bool) -> impl Fn() -> bool {
+    let since = Cell::new(None);
+    move || {
+        since.set(interrupted().then(|| since.get().unwrap_or_else(Instant::now)));
+        since.get().is_some_and(|since| since.elapsed() > LONG)
+    }
+}
+
+const LONG: Duration = Duration::from_secs(3);
+
 /// The iterator that was chosen.
 fn sweep(kernel: &Kernel, ladder: &Ladder) -> &'static str {
     match ladder.via(hooks::SWEEP.what) {
@@ -135,7 +152,7 @@ fn configure(
     command: Option<u32>,
     storage: bool,
 ) -> Result<()> {
-    let nanos = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let cfg = &mut open.maps.rodata_data.as_deref_mut().context("rodata is not mapped")?.cfg;
     cfg.filter = filter.into();
     cfg.min_ns = args.min_block_time.map_or(0, nanos);
@@ -238,6 +255,9 @@ impl Run<'_> {
                 continue;
             };
             let part = self.part(object, links, sweep, last)?;
+            if last {
+                self.waits.symbols.stop_when(self.tick.interrupted()?);
+            }
             let rows = part.rows.keys().filter(|_| !self.args.is_table());
             let names = Names::find(&mut self.waits.symbols, &self.waits.stacks, rows, &mut self.early);
             let entries = entries::entries(&part, self.args, &names, &self.waits.stacks, &mut groups);

@@ -77,6 +77,7 @@ impl Names {
             let text = match hash {
                 NONE => continue,
                 UNSEEN => "[user stack not seen]",
+                hash if stacks.is_unread(hash) => "[user stack not seen]",
                 _ => "[stack not kept]",
             };
             self.user.entry((tgid, hash)).or_insert_with(|| [marker(text)].into());

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use common::maps::u64_at;
 
+use crate::blocked::{Regs, Walked};
 use crate::size::Budget;
 
 /// `enum stack_id` of `bpf/lib/stack.bpf.h`: what stands in place of a stack's hash.
@@ -17,7 +18,8 @@ const CALLS: u32 = 2;
 const WAKER: u32 = 3;
 const PROCESS: u32 = 4;
 const FULL: u32 = 5;
-const TOP: u32 = 6;
+const REGS: u32 = 6;
+const TOP: u32 = 7;
 
 /// `enum stack_end`.
 const DEEP: u32 = 1;
@@ -56,6 +58,8 @@ pub enum News {
     Process(u32),
     /// It runs another program now, or is new.
     Image(u32),
+    /// A blocked thread: its stack is to be read from there, and to be put under this hash.
+    Blocked(u64, Regs),
     /// The counters have to be collected.
     Full,
 }
@@ -67,6 +71,8 @@ pub struct Stacks {
     /// By user stack.
     tops: HashMap<u64, Top>,
     wakers: HashMap<u64, Waker>,
+    /// User stacks that could not be read from outside.
+    unread: HashSet<u64>,
     budget: Budget,
     bytes: u64,
     refused: u64,
@@ -103,6 +109,7 @@ impl Stacks {
             calls: HashMap::new(),
             tops: HashMap::new(),
             wakers: HashMap::new(),
+            unread: HashSet::new(),
             budget,
             bytes: 0,
             refused: 0,
@@ -115,11 +122,11 @@ impl Stacks {
         let words: Vec<u64> = (HEADER..record.len()).step_by(8).map_while(|at| u64_at(record, at)).collect();
         Some(match header.record {
             USER => {
-                self.keep(&header, words);
+                self.keep(header.hash, header.end == DEEP, words);
                 News::Process(header.tgid)
             }
             KERNEL => {
-                self.keep(&header, words);
+                self.keep(header.hash, header.end == DEEP, words);
                 News::Nothing
             }
             CALLS => {
@@ -138,6 +145,11 @@ impl Stacks {
             }
             PROCESS => News::Image(header.tgid),
             FULL => News::Full,
+            REGS => {
+                let [ip, sp, fp] = words.as_slice() else { return None };
+                let regs = Regs { tgid: header.tgid, tid: header.tid, ip: *ip, sp: *sp, fp: *fp };
+                News::Blocked(header.hash, regs)
+            }
             TOP => {
                 let [sp, fp, words @ ..] = words.as_slice() else { return None };
                 self.bytes += bytes(words.len());
@@ -148,9 +160,25 @@ impl Stacks {
         })
     }
 
-    fn keep(&mut self, header: &Header, words: Vec<u64>) {
+    /// The stack of a blocked thread, `depth` addresses at most, or none.
+    pub fn put(&mut self, hash: u64, walked: Option<Walked>, depth: usize) {
+        let Some(Walked { ips, top }) = walked else {
+            self.unread.insert(hash);
+            return;
+        };
+        let cut = ips.len() >= depth;
+        self.keep(hash, cut, ips);
+        self.bytes += bytes(top.words.len());
+        self.tops.insert(hash, top);
+    }
+
+    pub fn is_unread(&self, hash: u64) -> bool {
+        self.unread.contains(&hash)
+    }
+
+    fn keep(&mut self, hash: u64, cut: bool, words: Vec<u64>) {
         let bytes = self.bytes + bytes(words.len());
-        if self.stacks.contains_key(&header.hash) {
+        if self.stacks.contains_key(&hash) {
             return;
         }
         if !self.budget.allows(self.stacks.len() as u64 + 1, bytes) {
@@ -158,7 +186,7 @@ impl Stacks {
             return;
         }
         self.bytes = bytes;
-        self.stacks.insert(header.hash, Stack { ips: words.into(), cut: header.end == DEEP });
+        self.stacks.insert(hash, Stack { ips: words.into(), cut });
     }
 
     pub fn get(&self, hash: u64) -> Option<&Stack> {

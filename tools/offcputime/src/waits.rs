@@ -11,6 +11,7 @@ use libbpf_rs::{MapCore, MapFlags};
 use stack::Symbols;
 
 use crate::Times;
+use crate::blocked;
 use crate::bpf::OffcputimeMaps;
 use crate::bpf::types::{offcpu_cell, offcpu_key};
 use crate::size::Budget;
@@ -92,6 +93,8 @@ pub struct Waits<'a> {
     pub symbols: Symbols,
     pub times: Times,
     looked: HashMap<u32, Instant>,
+    /// Frames of a stack at most.
+    depth: usize,
     part: Part,
 }
 
@@ -99,7 +102,12 @@ pub struct Waits<'a> {
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 impl<'a> Waits<'a> {
-    pub fn new(maps: &'a OffcputimeMaps<'a>, budget: Budget, symbols: Symbols) -> Result<Waits<'a>> {
+    pub fn new(
+        maps: &'a OffcputimeMaps<'a>,
+        budget: Budget,
+        depth: usize,
+        symbols: Symbols,
+    ) -> Result<Waits<'a>> {
         Ok(Waits {
             events: Events::new(&maps.ring)?,
             cells: Pair::new(&maps.cells_active, &maps.cells_a, &maps.cells_b)?,
@@ -111,6 +119,7 @@ impl<'a> Waits<'a> {
             symbols,
             times: Times::default(),
             looked: HashMap::new(),
+            depth,
             part: Part::default(),
         })
     }
@@ -134,7 +143,7 @@ impl<'a> Waits<'a> {
         self.part.homeless.ns = all.ns - before.ns;
         self.part.homeless.count = all.count - before.count;
         let part = std::mem::take(&mut self.part);
-        let gone = |hash| hash > UNSEEN && self.stacks.get(hash).is_none();
+        let gone = |hash| hash > UNSEEN && self.stacks.get(hash).is_none() && !self.stacks.is_unread(hash);
         for (_, sum) in part.rows.iter().filter(|(key, _)| gone(key.user) || gone(key.kernel)) {
             self.not_kept.add(sum);
         }
@@ -148,15 +157,21 @@ impl<'a> Waits<'a> {
         let mut seen = HashSet::new();
         let stacks = &mut self.stacks;
         let mut images = HashSet::new();
+        let mut blocked = Vec::new();
         self.events.drain(true, |record| {
             match stacks.take(record).context("a record of another shape")? {
                 News::Nothing => {}
                 News::Process(tgid) => drop(seen.insert(tgid)),
                 News::Image(tgid) => drop(images.insert(tgid)),
+                News::Blocked(hash, regs) => blocked.push((hash, regs)),
                 News::Full => full = true,
             }
             Ok(())
         })?;
+        for (hash, regs) in blocked {
+            stacks.put(hash, blocked::walk(&regs, self.depth), self.depth);
+            seen.insert(regs.tgid);
+        }
         let now = Instant::now();
         for tgid in seen.union(&images) {
             let last = self.looked.insert(*tgid, now);
