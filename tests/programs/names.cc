@@ -15,9 +15,16 @@ __attribute__((noinline)) void pause_for(long usecs)
 	__asm__ volatile("" ::: "memory");
 }
 
-__attribute__((always_inline)) inline void inlined(long usecs)
+// "i" is how a mangled name spells int.
+extern "C" __attribute__((noinline)) void i(long usecs)
 {
 	pause_for(usecs);
+	__asm__ volatile("" ::: "memory");
+}
+
+__attribute__((always_inline)) inline void inlined(long usecs)
+{
+	i(usecs);
 	__asm__ volatile("" ::: "memory");
 }
 

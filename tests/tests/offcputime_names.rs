@@ -37,7 +37,11 @@ mod root {
         let (tool, folded) = (offcputime(&program, "--json"), offcputime(&program, "-f"));
         program.run();
         let method = |frame: &str| frame == "space::Type<int>::method(int, char const*)";
-        check_naps(&stacks(&tool.stop().expect(0)), method, |frame| frame == "main");
+        let all = stacks(&tool.stop().expect(0));
+        check_naps(&all, method, |frame| frame == "main");
+        // What is not mangled is not demangled.
+        let i = |stack: &Stack| stack.user.windows(2).any(|two| two[0] == "i" && method(&two[1]));
+        assert!(all.iter().any(i), "{all:?}");
         let folded = folded.stop().expect(0).out();
         assert!(folded.contains(";main;space::Type<int>::method(int,\\040char\\040const*);"), "{folded}");
     }
@@ -65,13 +69,7 @@ mod root {
     #[test]
     fn inlined_functions_and_lines_are_there_when_asked_for() {
         for (name, inlined, call, function, callee) in [
-            (
-                "names.cc",
-                "space::inlined(long)",
-                "pause_for(usecs);",
-                "space::Type<int>::method(",
-                "inlined(5000)",
-            ),
+            ("names.cc", "space::inlined(long)", "\ti(usecs);", "space::Type<int>::method(", "inlined(5000)"),
             (
                 "names.rs",
                 "names::space::inlined",

@@ -90,7 +90,9 @@ mod root {
             let truth = ended.end().0.num("seconds") * 1e6 - (ran(&program, comm) - before);
             let ours = usecs(own.clone());
             eprintln!("{comm}: ours {ours:.0} us, in truth {truth:.0} us");
-            assert!((ours / truth - 1.0).abs() < 0.01 || env::is_tcg(), "{comm}: {ours} of {truth}");
+            // From the kernel's account to the tracepoint and back, at each of them.
+            let aside = truth * 0.01 + 20.0 * waits(own.clone()) as f64;
+            assert!((ours - truth).abs() < aside || env::is_tcg(), "{comm}: {ours} of {truth}");
             assert!(usecs(own.clone().filter(|stack| !stack.still_blocked)) > 105_000.0, "{all:?}");
             assert!(own.map(|stack| stack.pooled_usecs).sum::<f64>() > 105_000.0, "{all:?}");
         }
