@@ -86,6 +86,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     object::begin_after(skel.object(), || {
         links.iterate(sweep)?;
         waits.look()?; // at once: blocked threads may go on
+        waits.settle();
         let times = Times { began: clock::monotonic(), until: 0, forgot: 0 };
         times.set(skel.object())?;
         waits.times = times;

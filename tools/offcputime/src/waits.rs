@@ -101,6 +101,8 @@ pub struct Waits<'a> {
 /// A process is not looked at more often: its maps are read for names, in case it exits.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+const SETTLE: Duration = Duration::from_millis(500);
+
 impl<'a> Waits<'a> {
     pub fn new(
         maps: &'a OffcputimeMaps<'a>,
@@ -131,6 +133,18 @@ impl<'a> Waits<'a> {
     /// Takes the stacks that have come, and the counters if they would be full soon.
     pub fn look(&mut self) -> Result<()> {
         if self.take_stacks()? { self.collect() } else { Ok(()) }
+    }
+
+    /// Waits until the processes that were met so far are noted: those that end at once keep their names. On a machine
+    /// with thousands of them that goes on while tracing does.
+    pub fn settle(&mut self) {
+        let start = Instant::now();
+        for tgid in self.looked.keys() {
+            self.symbols.user(*tgid, &[]);
+            if start.elapsed() > SETTLE {
+                return;
+            }
+        }
     }
 
     /// Everything since the last part.
