@@ -124,7 +124,11 @@ mod root {
             if args.is_empty() {
                 // The queue after a wakeup is in a wait, that after a preemption is not.
                 let (least, most) = (wall - on_cpu - queued, wall - on_cpu);
-                assert!(ours > least * 0.99 && ours < most * 1.01, "{ours} in {least} to {most}");
+                let off = if env::is_tcg() { 0.03 } else { 0.01 };
+                assert!(
+                    ours > least * (1.0 - off) && ours < most * (1.0 + off),
+                    "{ours} in {least} to {most}"
+                );
                 assert!(all.iter().all(|stack| !stack.preempted && stack.state != "R"), "{}", ended.story());
             } else {
                 assert_close(ours, wall - on_cpu, "off CPU");
@@ -213,8 +217,9 @@ mod root {
         eprintln!("{} threads, {waited} waits, lost {:?}", tids.len(), end.losses());
         assert_eq!(waits(&all), end.events(), "{}", end.0.line());
         assert_eq!(end.lost("ring") + end.lost("map_full"), 0, "{}", end.0.line());
-        // Preempted on their way to sleep and back, some wait twice. (As in cpu::assert_all: emulated, the last may not.)
-        let unseen = u64::from(env::is_tcg());
+        // Preempted on their way to sleep and back, some wait twice. Emulated, a timer may fire before its thread
+        // is switched out: then it does not wait.
+        let unseen = if env::is_tcg() { count / 50 } else { 0 };
         assert!(
             waited + lost + unseen >= count && tids.len() as u64 <= count,
             "{waited} of {count}, lost {lost}"
