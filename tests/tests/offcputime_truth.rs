@@ -157,8 +157,9 @@ mod root {
             .filter(|record| record.str("type") == "stack")
             .map(|record| record.str("time"))
             .collect();
-        // Emulated, a report takes so long that two may be one.
-        assert!(times.len() >= if env::is_tcg() { 3 } else { 5 }, "{times:?}");
+        // Where a report takes long, two may be one.
+        let slow = env::is_tcg() || env::is_busy();
+        assert!(times.len() >= if slow { 3 } else { 5 }, "{times:?}");
         for (inner, _, what, _, _, _) in KNOWN {
             let found = within(&all, inner);
             let sum = usecs(found.iter().copied());
@@ -166,7 +167,7 @@ mod root {
             eprintln!("{what}: ours {sum:.0}, in truth {truth:.0}");
             assert!(sum <= truth && sum > truth * 0.99 - added, "{what}: {sum} of {truth}, {added} added");
             let blocked = found.iter().filter(|stack| stack.still_blocked).count();
-            assert!(what == "nap" || blocked >= 3 || env::is_tcg() && blocked >= 1, "{what}: {found:?}");
+            assert!(what == "nap" || blocked >= if slow { 1 } else { 3 }, "{what}: {found:?}");
         }
         let hung = usecs(all.iter().filter(|stack| stack.tid == program.tid("poll")));
         assert_close(hung, seconds * 1e6, "blocked throughout: each microsecond once");
