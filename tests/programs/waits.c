@@ -1,141 +1,18 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 /* Waits of known length in functions of known names: for the tests of offcputime.
  *
  * waits THREAD...: says its process id, waits at a gate, does all of it at once in a thread each, says
  * "LETTERS NAME MICROSECONDS" of each by its own clock, then "done", and waits again.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <poll.h>
-#include <pthread.h>
+#include "waits.h"
+
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
-/* Not inlined, and no tail calls: each is a frame. Where the C library is built without frame pointers the
- * function that calls into it is missing from a stack, so that is never one that a test asks for. */
-#define FRAME __attribute__((noinline, noclone))
-#define STAYS __asm__ volatile("" ::: "memory")
-
-static long now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000L + t.tv_nsec;
-}
-
-FRAME static void pause_for(long usecs)
-{
-	struct timespec t = { usecs / 1000000, usecs % 1000000 * 1000 };
-
-	while (clock_nanosleep(CLOCK_MONOTONIC, 0, &t, &t) == EINTR)
-		;
-	STAYS;
-}
-
-FRAME static long nap_inner(long usecs)
-{
-	long start = now();
-
-	pause_for(usecs);
-	return now() - start;
-}
-
-FRAME static long nap_outer(long count, long usecs)
-{
-	long sum = 0;
-
-	while (count--)
-		sum += nap_inner(usecs);
-	STAYS;
-	return sum;
-}
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static int ends[2];
-
-FRAME static void take(void)
-{
-	pthread_mutex_lock(&lock);
-	STAYS;
-}
-
-FRAME static long lock_inner(void)
-{
-	long start = now();
-
-	take();
-	start = now() - start;
-	pthread_mutex_unlock(&lock);
-	return start;
-}
-
-FRAME static long lock_outer(void)
-{
-	long sum = lock_inner();
-
-	STAYS;
-	return sum;
-}
-
-FRAME static void fetch(void)
-{
-	char byte;
-
-	if (read(ends[0], &byte, 1) != 1)
-		exit(1);
-}
-
-FRAME static long read_inner(void)
-{
-	long start = now();
-
-	fetch();
-	return now() - start;
-}
-
-FRAME static long read_outer(void)
-{
-	long sum = read_inner();
-
-	STAYS;
-	return sum;
-}
-
-FRAME static void wait_for_nothing(void)
-{
-	poll(NULL, 0, -1);
-	STAYS;
-}
-
-FRAME static void poll_inner(void)
-{
-	wait_for_nothing();
-	STAYS;
-}
-
-FRAME static void poll_outer(void)
-{
-	poll_inner();
-	STAYS;
-}
-
-FRAME static long spin(long usecs)
-{
-	struct timespec t;
-
-	do
-		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	while (t.tv_sec * 1000000 + t.tv_nsec / 1000 < usecs);
-	return 0;
-}
-
-/* Two waits below the quantum, one three times the other. */
+/* Two waits, for a quantum that is larger, one three times the other. */
 static atomic_long longer;
 FRAME static long short_one(long usecs)
 {
@@ -241,11 +118,11 @@ static void *work(void *words)
 		pthread_mutex_unlock(&lock);
 	} else if (!strcmp(what, "lock"))
 		sum = lock_outer();
-	else if (!strcmp(what, "feed")) {
-		pause_for(a);
-		if (write(ends[1], "x", 1) != 1)
-			exit(1);
-	} else if (!strcmp(what, "read"))
+	else if (!strcmp(what, "feed"))
+		feed_outer(a);
+	else if (!strcmp(what, "vfork"))
+		sum = vfork_outer(a);
+	 else if (!strcmp(what, "read"))
 		sum = read_outer();
 	else if (!strcmp(what, "spin"))
 		sum = spin(a);

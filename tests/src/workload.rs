@@ -3,7 +3,6 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use crate::drain::Drain;
@@ -14,8 +13,6 @@ const UNSUPPORTED: i32 = 77;
 
 /// Work to be started. It waits at its gate, and with `hold` again when it is done.
 pub struct Work {
-    /// Another program than `workload`, that keeps to the same protocol.
-    program: Option<PathBuf>,
     options: Vec<OsString>,
     args: Vec<OsString>,
     cpu: Option<usize>,
@@ -27,13 +24,7 @@ impl Work {
     #[must_use]
     pub fn new(words: &str) -> Work {
         let args = words.split_whitespace().map(OsString::from).collect();
-        Work { program: None, options: Vec::new(), args, cpu: None, before: Vec::new() }
-    }
-
-    /// A program of `programs/`, compiled to `path`. It waits at its gate and when it is done.
-    #[must_use]
-    pub fn program(path: &Path) -> Work {
-        Work { program: Some(path.to_owned()), ..Work::new("") }
+        Work { options: Vec::new(), args, cpu: None, before: Vec::new() }
     }
 
     /// One more argument, as it is.
@@ -93,8 +84,7 @@ impl Work {
     #[track_caller]
     pub fn words(self) -> Vec<OsString> {
         let mut words = self.before;
-        let program = self.program.unwrap_or_else(|| env::program("workload"));
-        words.push(program.into_os_string());
+        words.push(env::program("workload").into_os_string());
         words.extend(self.options.into_iter().chain(self.args));
         words
     }
@@ -105,9 +95,7 @@ impl Work {
     /// This machine cannot do it; why.
     #[track_caller]
     pub fn start(mut self) -> Result<Workload, String> {
-        if self.program.is_none() {
-            self.options.insert(0, "--gate".into());
-        }
+        self.options.insert(0, "--gate".into());
         let pinned = self.cpu;
         let words = self.words();
         let mut command = Command::new(&words[0]);

@@ -5,7 +5,7 @@ mod root {
     use std::collections::BTreeSet;
 
     use tracebelt_tests::{
-        Cgroup, Program, Running, Stack, Tool, Waits, env, skip, stacks, usecs, wait_until,
+        Cgroup, Program, Running, Stack, Tool, env, skip, stacks, usecs, wait_until, waits, within,
     };
 
     fn offcputime(args: &[&str]) -> Running {
@@ -21,8 +21,8 @@ mod root {
     }
 
     fn naps(all: &[Stack]) -> (u64, f64) {
-        let found: Vec<&Stack> = all.iter().filter(|stack| stack.is_in("nap_inner")).collect();
-        (found.iter().map(|stack| stack.count).sum(), usecs(found))
+        let found = within(all, "nap_inner");
+        (waits(found.iter().copied()), usecs(found))
     }
 
     fn pid(program: &Program) -> String {
@@ -31,9 +31,8 @@ mod root {
 
     #[test]
     fn by_process_and_list_of_processes() {
-        let Ok(waits) = Waits::compile() else { skip!("no C compiler") };
         let (mut one, mut two, mut three) =
-            (waits.start("nap:11:5000"), waits.start("nap:7:5000"), waits.start("nap:13:5000"));
+            (Program::waits("nap:11:5000"), Program::waits("nap:7:5000"), Program::waits("nap:13:5000"));
         let single = offcputime(&["-p", &pid(&one)]);
         let list = offcputime(&["-p", &format!("{},{}", one.pid(), two.pid())]);
         let repeated = offcputime(&["--pid", &pid(&one), "-p", &pid(&two)]);
@@ -47,8 +46,7 @@ mod root {
     /// The peers stop at 30.
     #[test]
     fn no_limit_on_the_number_of_processes() {
-        let Ok(waits) = Waits::compile() else { skip!("no C compiler") };
-        let mut programs: Vec<Program> = (0..67).map(|_| waits.start("nap:3:2000")).collect();
+        let mut programs: Vec<Program> = (0..67).map(|_| Program::waits("nap:3:2000")).collect();
         let tool = offcputime(&["-p", &programs.iter().map(pid).collect::<Vec<_>>().join(",")]);
         programs.iter_mut().for_each(|program| drop(program.run()));
         let all = all(tool);
@@ -58,8 +56,7 @@ mod root {
 
     #[test]
     fn by_thread() {
-        let Ok(waits) = Waits::compile() else { skip!("no C compiler") };
-        let mut program = waits.start("nap:11:5000 poll split:11:500");
+        let mut program = Program::waits("nap:11:5000 poll split:11:500");
         let tid = program.tid("nap");
         let tool = offcputime(&["-t", &tid.to_string()]);
         program.run();
@@ -70,8 +67,7 @@ mod root {
 
     #[test]
     fn by_name() {
-        let Ok(waits) = Waits::compile() else { skip!("no C compiler") };
-        let mut program = waits.start("nap:11:5000:needle-a nap:7:5000:hay nap:5:5000:c-needle");
+        let mut program = Program::waits("nap:11:5000:needle-a nap:7:5000:hay nap:5:5000:c-needle");
         let tool = offcputime(&["-n", "needle"]);
         program.run();
         let all = all(tool);
@@ -83,8 +79,8 @@ mod root {
     #[test]
     fn by_group_and_those_below() {
         let (Ok(group), Ok(other)) = (Cgroup::new(), Cgroup::new()) else { skip!("no cgroup v2") };
-        let Ok(waits) = Waits::compile() else { skip!("no C compiler") };
-        let mut programs = [waits.start("nap:7:5000"), waits.start("nap:7:5000"), waits.start("nap:7:5000")];
+        let mut programs =
+            [Program::waits("nap:7:5000"), Program::waits("nap:7:5000"), Program::waits("nap:7:5000")];
         group.add(programs[0].pid());
         other.add(programs[2].pid());
         let tool = Tool::new("offcputime").arg("--json").arg("--cgroup").arg(group.dir()).start();
@@ -104,8 +100,7 @@ mod root {
 
     #[test]
     fn user_and_kernel_threads() {
-        let Ok(waits) = Waits::compile() else { skip!("no C compiler") };
-        let mut program = waits.start("nap:53:5000");
+        let mut program = Program::waits("nap:53:5000");
         let (user, kernel) = (offcputime(&["-u"]), offcputime(&["-k"]));
         program.run();
         let (user, kernel) = (all(user), all(kernel));
@@ -124,8 +119,7 @@ mod root {
 
     #[test]
     fn only_one_kind_of_stack() {
-        let Ok(waits) = Waits::compile() else { skip!("no C compiler") };
-        let mut program = waits.start("nap:11:5000");
+        let mut program = Program::waits("nap:11:5000");
         let (user, kernel) =
             (offcputime(&["-U", "-p", &pid(&program)]), offcputime(&["-K", "-p", &pid(&program)]));
         program.run();
@@ -141,11 +135,10 @@ mod root {
     /// Waits of 2 ms and of 20 ms in one thread each.
     #[test]
     fn by_length() {
-        let Ok(waits) = Waits::compile() else { skip!("no C compiler") };
         if env::is_tcg() {
             skip!("emulated, 2 ms may be 20");
         }
-        let mut program = waits.start("nap:53:2000:short nap:11:20000:long");
+        let mut program = Program::waits("nap:53:2000:short nap:11:20000:long");
         let run = |args: &[&str]| offcputime(&[&["-p", &pid(&program)], args].concat());
         let least = run(&["-m", "10ms"]);
         let bare = run(&["-m", "10000"]);
@@ -174,12 +167,11 @@ mod root {
 
     #[test]
     fn by_state() {
-        let Ok(waits) = Waits::compile() else { skip!("no C compiler") };
-        // Stopped by a signal: T. A fork that waits for its child with vfork() would be D; a nap is S.
-        let mut program = waits.start("nap:11:5000");
-        let stopped = waits.start("poll");
+        // Stopped by a signal: T. Who waits for its child in vfork(): K. A nap: S.
+        let mut program = Program::waits("nap:11:5000 vfork:20000");
+        let stopped = Program::waits("poll");
         let list = format!("{},{}", program.pid(), stopped.pid());
-        let tools = ["S", "T", "1", "4", "D", "0x2"]
+        let tools = ["S", "T", "1", "4", "D", "K", "0x100", "2", "SK"]
             .map(|state| (state, offcputime(&["-p", &list, "--state", state])));
         let signal = |signal: i32| {
             // SAFETY: numbers only, and the process is ours.
@@ -196,22 +188,27 @@ mod root {
             let all = all(tool);
             let states: BTreeSet<&str> = all.iter().map(|stack| stack.state.as_str()).collect();
             let expected = match state {
-                "S" | "1" => "S",
-                "T" | "4" => "T",
-                _ => "D",
+                "1" => "S",
+                "4" => "T",
+                "0x100" => "K",
+                "2" => "DK",
+                letters => letters,
             };
-            if expected != "D" {
-                assert!(states.contains(expected), "--state {state}: {all:?}");
-            }
-            assert!(states.iter().all(|state| *state == expected), "--state {state}: {states:?}");
-            assert_eq!(naps(&all).0 > 0, expected == "S", "--state {state}: {all:?}");
+            assert!(states.iter().all(|state| expected.contains(state)), "--state {state}: {states:?}");
+            let must: Vec<char> = expected.chars().filter(|letter| *letter != 'D').collect();
+            assert!(
+                must.iter().all(|state| states.contains(&*state.to_string())),
+                "--state {state}: {states:?}"
+            );
+            let vfork = usecs(within(&all, "vfork_outer"));
+            assert_eq!(vfork > 19_800.0, expected.contains('K'), "--state {state}: {all:?}");
+            assert_eq!(naps(&all).0 > 0, expected.contains('S'), "--state {state}: {all:?}");
         }
     }
 
     #[test]
     fn kept_apart_by_process_thread_state_and_stack() {
-        let Ok(waits) = Waits::compile() else { skip!("no C compiler") };
-        let mut program = waits.start("nap:11:5000:one nap:11:5000:two poll");
+        let mut program = Program::waits("nap:11:5000:one nap:11:5000:two poll");
         let (own, filter) = (pid(&program), ["-p", &pid(&program)].map(str::to_owned));
         let run = |by: &str| offcputime(&["--by", by, &filter[0], &filter[1]]);
         let tools = ["process", "thread", "state"].map(|by| (by, run(by)));
