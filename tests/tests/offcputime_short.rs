@@ -78,7 +78,7 @@ mod root {
     /// A thread that never has a whole quantum is there with all that it has waited.
     #[test]
     fn less_than_a_quantum_is_not_nothing() {
-        let mut program = Program::waits("split:101:300 nap:53:2000");
+        let mut program = Program::waits("split:5:30000 nap:23:20000");
         let ran = |program: &Program, comm: &str| Account::of_thread(program.pid(), program.tid(comm)).run;
         let before = ["split", "nap"].map(|comm| ran(&program, comm));
         let tool = offcputime(&program, "--preempted --quantum 1s");
@@ -90,11 +90,11 @@ mod root {
             let truth = ended.end().0.num("seconds") * 1e6 - (ran(&program, comm) - before);
             let ours = usecs(own.clone());
             eprintln!("{comm}: ours {ours:.0} us, in truth {truth:.0} us");
-            // From the kernel's account to the tracepoint and back, at each of them.
-            let aside = truth * 0.01 + 20.0 * waits(own.clone()) as f64;
+            // The kernel books the time from a wakeup to the switch that it causes as time on the CPU.
+            let aside = truth * 0.01 + 100.0 * waits(own.clone()) as f64;
             assert!((ours - truth).abs() < aside || env::is_tcg(), "{comm}: {ours} of {truth}");
-            assert!(usecs(own.clone().filter(|stack| !stack.still_blocked)) > 105_000.0, "{all:?}");
-            assert!(own.map(|stack| stack.pooled_usecs).sum::<f64>() > 105_000.0, "{all:?}");
+            assert!(usecs(own.clone().filter(|stack| !stack.still_blocked)) > 450_000.0, "{all:?}");
+            assert!(own.map(|stack| stack.pooled_usecs).sum::<f64>() > 450_000.0, "{all:?}");
         }
         assert_eq!(waits(&all), ended.end().events(), "{}", ended.story());
     }
