@@ -175,7 +175,7 @@ impl Ticker {
     /// # Errors
     /// There are no descriptors left.
     pub fn interrupted(&self) -> Result<impl Fn() -> bool + 'static> {
-        let fd = self.signals.0.as_fd().try_clone_to_owned()?;
+        let fd = self.signals.fd().try_clone_to_owned()?;
         Ok(move || {
             let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
             poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
