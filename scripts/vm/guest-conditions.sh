@@ -2,20 +2,21 @@
 # Conditions that a tool must cope with or refuse by name. Sourced by vm/guest, which sets:
 # shellcheck disable=SC2154 # binaries, tool, root
 
-# refusal COLUMN WORD: a tool that cannot run says so in one line with WORD in it, and ends with 3 or 4. One that
-# can must also do so.
+# refusal COLUMN WORD FLAG...: a tool that cannot run says so in one line with WORD in it, and ends with 3 or 4. One
+# that can must also do so.
 refusal() {
-    local rc lines note=''
-    timeout -k 5 20 "$TRACEBELT_BIN/$tool" --check >/data/check 2>&1
+    local column=$1 word=$2 rc lines note=''
+    shift 2
+    timeout -k 5 20 "$TRACEBELT_BIN/$tool" "$@" --check >/data/check 2>&1
     rc=$?
-    echo "--- $tool: $1"
+    echo "--- $tool: $column"
     echo "--check: exit code $rc"
     cat /data/check
     if [ "$rc" -eq 0 ]; then
-        smoke "$1" ''
+        smoke "$column" ''
         return
     fi
-    timeout -k 5 20 "$TRACEBELT_BIN/$tool" >/data/out 2>/data/err
+    timeout -k 5 20 "$TRACEBELT_BIN/$tool" "$@" >/data/out 2>/data/err
     rc=$?
     echo "exit code $rc"
     cat /data/err
@@ -24,10 +25,10 @@ refusal() {
         note="exit code $rc, 3 or 4 is wanted"
     elif [ "$lines" -ne 1 ]; then
         note="$lines lines on stderr, 1 is wanted"
-    elif ! grep -qi "$2" /data/err; then note="stderr does not name $2"; fi
+    elif ! grep -qi "$word" /data/err; then note="stderr does not name $word"; fi
     if [ -n "$note" ]; then
-        emit run "$tool" "$1" FAIL 0 1 0 0 "$note"
-    else emit run "$tool" "$1" refused 1 0 0 0 "exit code $rc"; fi
+        emit run "$tool" "$column" FAIL 0 1 0 0 "$note"
+    else emit run "$tool" "$column" refused 1 0 0 0 "exit code $rc"; fi
 }
 
 # A CPU goes and comes back while the tool runs; then it still counts right.
@@ -69,7 +70,7 @@ no_btf_inside() {
     mount -t tmpfs hidden /sys/kernel/btf
     refusal no-btf BTF
     export TRACEBELT_BTF=/data/btf
-    smoke btf-file raw_tp
+    refusal btf-file BTF --btf /data/btf
     rm /data/btf
 }
 
