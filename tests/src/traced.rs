@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use crate::{Ended, Record, Tool, Work};
+use crate::{Ended, Record, Tool, Work, env};
 
 /// A workload that has run, and what the tool that watched it has said.
 pub struct Traced {
@@ -20,12 +20,37 @@ impl Traced {
         self.ended.rows().into_iter().filter(|row| row.pid() == Some(self.pid.into())).collect()
     }
 
+    /// The same, which have to be `count`, but for those that the tool says it missed where that cannot be
+    /// helped: see [`skips`].
+    #[must_use]
+    #[track_caller]
+    pub fn all_rows(&self, count: u64) -> Vec<Record> {
+        let rows = self.rows();
+        let (seen, end) = (rows.len() as u64, self.ended.end());
+        let skipped = if skips(&self.ended) { end.lost("skipped") } else { 0 };
+        assert!(seen <= count && seen + skipped >= count, "{seen} of {count}\n{}", self.ended.story());
+        let others = end.losses().into_iter().filter(|(why, _)| skipped == 0 || why != "skipped");
+        assert_eq!(others.count(), 0, "{}", self.ended.story());
+        rows
+    }
+
     /// Their paths.
     #[must_use]
     #[track_caller]
     pub fn paths(&self) -> Vec<String> {
         self.rows().iter().map(|row| row.str("path").to_owned()).collect()
     }
+}
+
+/// Since 7.0 programs at raw tracepoints can be preempted, and what comes meanwhile is skipped and counted
+/// (`Kernel::preempts_tracepoints`). opensnoop takes classic tracepoints there, if it is not told otherwise.
+#[must_use]
+#[track_caller]
+pub fn skips(ended: &Ended) -> bool {
+    let forced = ended.end().0.get("hooks")["system calls"] != "tracepoint";
+    let own_choice =
+        || Tool::at(&ended.tool, env::program(&ended.tool).as_os_str()).arg("--check").run().out();
+    forced && own_choice().lines().any(|line| line.starts_with("  tracepoint ") && line.contains("chosen"))
 }
 
 /// Runs the work under a tool that looks at nothing else (`-p`).
