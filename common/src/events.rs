@@ -27,6 +27,9 @@ const BACKLOG: usize = 32 << 20;
 /// Events taken at once.
 const AT_ONCE: usize = 1024;
 
+/// For a tool whose ring has the size of `bpf/lib/ring.bpf.h`: programs wake us each time a quarter has come.
+pub const WAKE_BYTES: u64 = 512 << 10;
+
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,

@@ -51,6 +51,12 @@ pub fn is_realtime() -> bool {
     std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
 }
 
+/// A PREEMPT_RT kernel: what are interrupts elsewhere are threads there, and get in between.
+#[must_use]
+pub fn is_rt() -> bool {
+    std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
+}
+
 /// Others keep the CPUs busy, too: more tasks than CPUs want to run.
 #[must_use]
 pub fn is_busy() -> bool {

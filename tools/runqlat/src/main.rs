@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use common::cgroup::{Cgroup, Scope, ThrottleWatch};
 use common::child::Child;
 use common::coverage::Coverage;
-use common::events::Events;
+use common::events::{Events, WAKE_BYTES};
 use common::filter::{self, Raw, Wanted};
 use common::hook::{Hook, Links, Need, Via, Way};
 use common::out::{End, Out};
@@ -78,6 +78,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     cfg.filter = wanted.raw(kernel.own_tgid()).into();
     cfg.unit_ns = args.unit().nanos();
     cfg.slower_ns = args.slower.map_or(0, |limit| limit.as_nanos() as u64);
+    cfg.wake_bytes = WAKE_BYTES;
     cfg.by = by_number(args.by());
     if !Waits::is_keyed(args.by()) {
         // 14 MB each, and 5 ms to make them.
