@@ -71,6 +71,16 @@ pub enum Need {
 }
 
 impl Need {
+    /// For what only some runs of a tool do.
+    ///
+    /// # Errors
+    /// [`Kind::Unsupported`] if this kernel lacks it.
+    pub fn require(self, what: &str, kernel: &Kernel) -> Result<()> {
+        self.check(kernel).map_err(|why| {
+            fault(Kind::Unsupported, format!("{what} cannot be observed on this kernel: {why}"))
+        })
+    }
+
     fn check(self, kernel: &Kernel) -> std::result::Result<(), String> {
         match self {
             Need::Helper(name) if !kernel.has_helper(name) => {

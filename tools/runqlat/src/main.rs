@@ -69,6 +69,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     let needed = |hook: &Hook| hook.what == WAITS.what || !args.command.is_empty();
     let start = Start::new(&args.shared, HOOKS, needed, args.target())?;
     let Start { kernel, ladder, cgroups, wanted, signals, mut child } = start;
+    if args.slower.is_some() {
+        Need::RingAnywhere.require("single waits (--slower)", &kernel)?;
+    }
 
     let mut place = MaybeUninit::uninit();
     let mut builder = bpf::RunqlatSkelBuilder::default();
