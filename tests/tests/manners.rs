@@ -99,7 +99,11 @@ mod root {
     fn a_reader_that_goes_is_a_normal_end() {
         for tool in env::tools() {
             let _noise = Noise::new();
-            let interval = help::takes_interval(&tool).then_some("0.1");
+            let interval = match help::has(&help::of(&tool), "--interval") {
+                true => &["--interval", "0.1"][..],
+                false if help::takes_interval(&tool) => &["0.1"],
+                false => &[],
+            };
             for format in [None, Some("--json")] {
                 let ended = Tool::new(&tool)
                     .args(interval)
