@@ -11,14 +11,14 @@ use crate::{Cgroup, Tool};
 #[track_caller]
 pub fn all_are_taken(tool: &str, filters: &[&str], modes: &[&str]) {
     let group = Cgroup::new().ok();
-    let mut single: Vec<String> = ["-p 1", "-t 1", "-n init"].map(str::to_owned).to_vec();
-    single.extend(filters.iter().map(|filter| (*filter).to_owned()));
+    let mut on = vec!["-p 1".to_owned(), "-n init".to_owned()];
     match &group {
-        Some(group) => single.push(format!("--cgroup {}", group.dir().display())),
+        Some(group) => on.push(format!("--cgroup {}", group.dir().display())),
         None => eprintln!("{tool}: no cgroup v2 here, so not tried: --cgroup"),
     }
-    let on = single.join(" ");
-    single.push("-- true".to_owned());
+    let more = ["-t 1"].iter().chain(filters).chain(&["-- true"]).map(|filter| (*filter).to_owned());
+    let single: Vec<String> = on.iter().cloned().chain(more).collect();
+    let on = on.join(" ");
 
     let mut calls = BTreeSet::new();
     for mode in modes {
