@@ -148,7 +148,8 @@ mod root {
         paths.dedup();
         assert_eq!(paths.len(), 64, "{paths:?}");
         assert!(paths.iter().all(|path| path.len() == 7 && path.ends_with('l')), "{paths:?}");
-        assert!(naps.iter().all(|stack| stack.usecs > 9_900.0), "{naps:?}");
+        let least = if env::is_tcg() { 9_000.0 } else { 9_900.0 };
+        assert!(naps.iter().all(|stack| stack.usecs > least), "{naps:?}");
         assert_eq!(ended.end().0.int("stacks_not_kept"), 0);
     }
 
@@ -160,12 +161,13 @@ mod root {
         program.run();
         let [cut, whole] = tools.map(|tool| {
             let all = stacks(&tool.stop().expect(0));
-            all.into_iter().filter(|stack| stack.kernel_has("nanosleep")).collect::<Vec<_>>()
+            // Not by the kernel's frames: of an untyped program's own stack the tracer takes up some.
+            all.into_iter().filter(|stack| stack.is_in("nap_inner")).collect::<Vec<_>>()
         });
         assert!(!cut.is_empty() && usecs(&cut) > 0.98 * usecs(&whole), "{cut:?}");
         for stack in &cut {
             assert_eq!(stack.user.last().map(String::as_str), Some("[truncated]"), "{stack:?}");
-            assert!(stack.is_in("nap_inner") && !stack.is_in("work"), "{stack:?}");
+            assert!(!stack.is_in("work"), "{stack:?}");
             // Functions that frame pointers skip are found in addition.
             assert!(stack.user.len() <= 5 + 2 + 1 && stack.kernel.len() <= 5 + 4 + 1, "{stack:?}");
         }
