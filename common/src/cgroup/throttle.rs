@@ -377,7 +377,8 @@ mod tests {
             for throttling in told {
                 let (_, throttle) = throttling.groups.iter().find(|(group, _)| group.path == dir).unwrap();
                 assert!((3..100).contains(&throttle.nr_throttled), "{throttle:?}");
-                assert!(throttle.throttled_usec > 50_000, "{throttle:?}");
+                // A busy machine lets it run late in its period, and so wait less for the next.
+                assert!(throttle.throttled_usec > 3_000, "{throttle:?}");
             }
             assert!(!beside.groups.iter().any(|(group, _)| group.path == dir));
         }
