@@ -53,6 +53,7 @@ BOTH_WAYS(merge, block_rq_merge, on_merge(direct, subject(ctx, cfg.merge_arg)))
 BOTH_WAYS(complete, block_rq_complete, on_complete(direct, (void *)ctx[0], ctx[1], ctx[2]))
 BOTH_WAYS(getrq, block_getrq, on_getrq(direct, subject(ctx, cfg.getrq_arg)))
 BOTH_WAYS(bio_queue, block_bio_queue, on_bio_queue(direct, subject(ctx, cfg.queue_arg)))
+BOTH_WAYS(bios_complete, block_rq_complete, on_bios_complete(direct, (void *)ctx[0], ctx[1], ctx[2]))
 BOTH_WAYS(bio_complete, block_bio_complete, on_bio_complete(direct, (void *)ctx[1]))
 
 char LICENSE[] SEC("license") = "GPL";

@@ -278,10 +278,18 @@ struct bvec_iter {
 	unsigned int bi_size;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
 struct bio {
+	struct bio *bi_next;
 	unsigned int bi_opf;
 	u8 bi_status;
 	struct bvec_iter bi_iter;
+	atomic_t __bi_remaining;
+	void *bi_end_io;
+	void *bi_private;
 	struct blkcg_gq *bi_blkg;
 };
 
@@ -290,9 +298,11 @@ struct request_queue;
 struct request {
 	struct request_queue *q;
 	unsigned int cmd_flags;
+	unsigned int rq_flags;
 	unsigned int __data_len;
 	u64 __sector;
 	struct bio *bio;
+	struct block_device *part;
 	u64 start_time_ns;
 };
 

@@ -43,11 +43,13 @@ const volatile struct blk_cfg {
 	u64 unit_ns;
 	u64 slower_ns; /* not 0: an event for each I/O of at least this, and no histogram */
 	u64 wake_bytes;
+	u64 chain_endio; /* the kernel's bio_chain_endio(): what ends a bio that was split off; 0: not known */
 	u64 ops; /* a bit for each operation wanted; 0: all */
 	u32 span; /* enum span */
 	u32 by; /* enum by */
 	u32 ranges; /* that many are in use; 0: all disks */
 	u32 op_flush;
+	u32 flush_seq; /* RQF_FLUSH_SEQ */
 	u8 by_cgroup; /* look into filter_cgroups */
 	u8 depth; /* the number of requests in flight at each issue */
 	/* Until 5.10 a queue went before what the tracepoint is about, here and there: its place in ctx. */

@@ -20,6 +20,9 @@ struct blk_event {
 	char comm[16];
 };
 
+/* In one request. Ends beyond are counted as unmatched when the bio is used again. */
+#define MAX_BIOS 256
+
 struct blk_event *_event __attribute__((unused));
 
 /* --slower: who submitted what became a request, by the bio. The oldest go: a bio that was merged away never comes
@@ -360,35 +363,94 @@ static __always_inline int on_bio_queue(bool direct, struct bio *bio)
 	return 0;
 }
 
-/* A bio that has no start is the front of one that was split, which ends with it, or began before the run. */
-static __always_inline int on_bio_complete(bool direct, struct bio *bio)
+/* key: see key_of(). A bio without a start is a part of one that was split, or began before the run. */
+static __always_inline int end_one(bool direct, struct bio *bio, u64 key, int error)
 {
+	struct blk_start *start = find_start(direct, key);
 	struct blk_key section = {};
-	struct blk_start *start;
-	u64 key, now, total;
-	u32 flags, bytes;
-	int error;
+	u64 now, total;
+	u32 bytes;
 
-	if (!running)
-		return 0;
-	key = key_of(direct, bio);
-	start = find_start(direct, key);
 	if (!start)
 		return 0;
 	now = bpf_ktime_get_ns();
-	error = GET(direct, bio, bi_status);
-	flags = GET(direct, bio, bi_opf);
 	if (cfg.by)
-		set_key(&section, start->dev, start->part ? start->part : start->dev, flags, start->bytes, bio);
+		set_key(&section, start->dev, start->part ? start->part : start->dev,
+			BPF_CORE_READ(bio, bi_opf), start->bytes, bio);
 	if (error)
 		add_error(&section, error);
 	if (cfg.slower_ns && now - start->queued >= cfg.slower_ns)
-		send_event(start, now, start->dev, flags, error);
+		send_event(start, now, start->dev, BPF_CORE_READ(bio, bi_opf), error);
 	total = now - start->queued;
 	bytes = start->bytes;
 	drop_start(direct, start, key);
 	if (!cfg.slower_ns)
 		add_io(&section, 0, total, bytes);
+	return 0;
+}
+
+/* Global functions: the verifier looks at each once, and not in every round of the loop below. */
+__attribute__((noinline)) int end_bio_btf(u64 bio, u64 key, int error)
+{
+	return end_one(true, (struct bio *)bio, key, error);
+}
+
+__attribute__((noinline)) int end_bio_raw(u64 bio, u64 key, int error)
+{
+	return end_one(false, (struct bio *)bio, key, error);
+}
+
+static __always_inline void end_bio(bool direct, u64 bio, u64 key, int error)
+{
+	if (direct)
+		end_bio_btf(bio, key, error);
+	else
+		end_bio_raw(bio, key, error);
+}
+
+/* Of drivers that take bios: all of it has ended. */
+static __always_inline int on_bio_complete(bool direct, struct bio *bio)
+{
+	if (running)
+		end_one(direct, bio, key_of(direct, bio), GET(direct, bio, bi_status));
+	return 0;
+}
+
+/* Drivers that take requests: their bios' ends are not traced, but those of the request's bytes. */
+static __always_inline int on_bios_complete(bool direct, struct request *rq, int error, u32 bytes)
+{
+	struct bio *bio = NULL, *next;
+	u64 to_key = 0;
+	u32 size, i;
+
+	if (!running)
+		return 0;
+	bpf_core_read(&bio, sizeof(bio), &rq->bio); /* a number, to go on from */
+	/* The data of a request that needs a flush: it ends once more after that. */
+	if (!bio || GET(direct, rq, rq_flags) & cfg.flush_seq)
+		return 0;
+	if (direct)
+		to_key = key_of(direct, rq->bio) - (u64)bio;
+	for (i = 0; i < MAX_BIOS; i++) {
+		size = BPF_CORE_READ(bio, bi_iter.bi_size);
+		if (size > bytes)
+			return 0;
+		bytes -= size;
+		next = BPF_CORE_READ(bio, bi_next);
+		/* Split: the last of its parts ends it. */
+		if (BPF_CORE_READ(bio, __bi_remaining.counter) <= 1) {
+			if (cfg.chain_endio && (u64)BPF_CORE_READ(bio, bi_end_io) == cfg.chain_endio) {
+				bio = BPF_CORE_READ(bio, bi_private);
+				if (BPF_CORE_READ(bio, __bi_remaining.counter) <= 1)
+					end_bio(direct, (u64)bio, (u64)bio + to_key, error);
+			} else {
+				end_bio(direct, (u64)bio, (u64)bio + to_key, error);
+			}
+		}
+		if (!next || !bytes)
+			return 0;
+		bio = next;
+	}
 	return 0;
 }
 

@@ -105,11 +105,12 @@ static __always_inline struct cgroup *bio_cgroup(struct bio *bio)
 	return BPF_CORE_READ(bio, bi_blkg, blkcg, css.cgroup);
 }
 
-/* The submission, by the clock of bpf_ktime_get_ns(); 0 where the kernel did not note it: no iostats and no
- * scheduler. On a plug list the kernel reads the clock once for several. */
+/* The submission, by the clock of bpf_ktime_get_ns(); on a plug list the kernel reads that once for several. 0:
+ * not noted, as the request is not accounted (iostats, and flushes and passthrough never are). What stands there
+ * then is of an earlier life of the request. */
 static __always_inline u64 request_submitted(bool direct, struct request *rq)
 {
-	return GET(direct, rq, start_time_ns);
+	return GET(direct, rq, part) ? GET(direct, rq, start_time_ns) : 0;
 }
 
 #endif

@@ -61,13 +61,13 @@ pub const BIOS: Hook = Hook {
     ways: &[
         Way {
             via: Via::TpBtf("block_bio_queue"),
-            progs: &["bio_complete_btf", "bio_queue_btf"],
+            progs: &["bio_complete_btf", "bios_complete_btf", "bio_queue_btf"],
             needs: &[Need::Cmpxchg, Need::Args("block_bio_complete", &[2])],
             blind: "",
         },
         Way {
             via: Via::RawTp("block_bio_queue"),
-            progs: &["bio_complete_raw", "bio_queue_raw"],
+            progs: &["bio_complete_raw", "bios_complete_raw", "bio_queue_raw"],
             needs: &[Need::Args("block_bio_complete", &[2])],
             blind: "",
         },
@@ -86,4 +86,20 @@ pub fn set_places(kernel: &Kernel, cfg: &mut blk_cfg) {
     cfg.requeue_arg = place("block_rq_requeue");
     cfg.queue_arg = place("block_bio_queue");
     cfg.getrq_arg = place("block_getrq");
+    cfg.flush_seq = flush_seq(kernel);
+}
+
+/// `RQF_FLUSH_SEQ`. An enum, and another number, since 6.11 (5f89154e8e9e, "block: Use enum to define RQF_x bit
+/// indexes"); a macro that BTF does not know before.
+fn flush_seq(kernel: &Kernel) -> u32 {
+    let flags = kernel.enum_values("rqf_flags");
+    let bit = flags.iter().find(|(name, _)| name == "__RQF_FLUSH_SEQ").map_or(4, |(_, bit)| *bit);
+    1 << (bit & 31)
+}
+
+/// The address of the kernel's function that ends what was split off a bio; 0 if it is hidden.
+pub fn chain_endio() -> u64 {
+    let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    let line = symbols.lines().find(|line| line.ends_with(" bio_chain_endio"));
+    line.and_then(|line| u64::from_str_radix(line.split(' ').next()?, 16).ok()).unwrap_or(0)
 }

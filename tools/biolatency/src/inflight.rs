@@ -1,5 +1,6 @@
 //! What was under way when the run began, and what still is when it ends: outside of the histograms, and said.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -12,12 +13,19 @@ use crate::bpf::BiolatencySkel;
 
 /// `BEGAN_BEFORE` of bpf/lib/maps.bpf.h.
 const BEGAN_BEFORE: u32 = 6;
+/// `LOST_UNMATCHED`.
+const UNMATCHED: u32 = 2;
 /// An I/O that is under way for longer has something wrong with it.
 const LONG: Duration = Duration::from_secs(1);
+
+/// What has been there for less may be on its way to its end right now.
+const YOUNG: Duration = Duration::from_millis(100);
 
 pub struct InFlight {
     at_start: u64,
     at_end: u64,
+    /// Their ends were not seen: the kernel says that they are not in flight any more.
+    pub unseen: u64,
     oldest: Duration,
 }
 
@@ -28,21 +36,44 @@ impl InFlight {
     /// A map cannot be read.
     pub fn read(skel: &BiolatencySkel<'_>) -> Result<InFlight> {
         let losses = maps::find(skel.object(), "losses")?;
-        let per_cpu = losses.lookup_percpu(&BEGAN_BEFORE.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
-        let at_start = per_cpu.iter().filter_map(|bytes| maps::u64_at(bytes, 0)).sum();
-        let mut since = Vec::new();
+        let at_start = sum(&losses.lookup_percpu(&BEGAN_BEFORE.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default());
+        let now = clock::monotonic();
+        let mut ages = Vec::new();
         if let Some(data) = &skel.maps.bss_table_data {
-            since.extend(data.table.iter().filter(|start| start.key != 0).map(|start| start.queued));
+            let used = data.table.iter().filter(|start| start.key != 0);
+            ages.extend(used.map(|start| now.saturating_sub(start.queued)));
         }
         let hash = &skel.maps.start_hash;
         for key in hash.keys() {
             // `queued` is the second word of `struct blk_start`.
             let found = hash.lookup(&key, MapFlags::ANY)?;
-            since.extend(found.and_then(|start| maps::u64_at(&start, 8)));
+            ages.extend(found.and_then(|start| maps::u64_at(&start, 8)).map(|queued| now.saturating_sub(queued)));
         }
-        let now = clock::monotonic();
-        let oldest = since.iter().min().map_or(0, |first| now.saturating_sub(*first));
-        Ok(InFlight { at_start, at_end: since.len() as u64, oldest: Duration::from_nanos(oldest) })
+        ages.sort_unstable();
+        let young = ages.partition_point(|age| Duration::from_nanos(*age) < YOUNG);
+        let real = young + real(ages.len() - young, kernels_count());
+        let unseen = (ages.len() - real) as u64;
+        ages.truncate(real);
+        let oldest = Duration::from_nanos(ages.last().copied().unwrap_or(0));
+        Ok(InFlight { at_start, at_end: real as u64, unseen, oldest })
+    }
+
+    /// Counts the unseen ends among what was lost.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn book(&self, skel: &BiolatencySkel<'_>) -> Result<()> {
+        if self.unseen == 0 {
+            return Ok(());
+        }
+        let losses = maps::find(skel.object(), "losses")?;
+        let key = UNMATCHED.to_ne_bytes();
+        let mut per_cpu = losses.lookup_percpu(&key, MapFlags::ANY)?.unwrap_or_default();
+        let before = per_cpu.first().and_then(|bytes| maps::u64_at(bytes, 0)).unwrap_or(0);
+        if let Some(first) = per_cpu.first_mut() {
+            *first = (before + self.unseen).to_ne_bytes().into();
+        }
+        Ok(losses.update_percpu(&key, &per_cpu, MapFlags::ANY)?)
     }
 
     /// A line on stderr about I/O that hangs.
@@ -57,5 +88,38 @@ impl InFlight {
     pub fn json(&self) -> Vec<(&'static str, Value)> {
         let oldest = common::table::rounded(self.oldest.as_secs_f64());
         vec![("in_flight", json!({"at_start": self.at_start, "at_end": self.at_end, "oldest_seconds": oldest}))]
+    }
+}
+
+fn sum(per_cpu: &[Vec<u8>]) -> u64 {
+    per_cpu.iter().filter_map(|bytes| maps::u64_at(bytes, 0)).sum()
+}
+
+/// How many of those that seem to be under way for long are, by the kernel's count; all, if it has none.
+fn real(seeming: usize, kernels: Option<u64>) -> usize {
+    kernels.map_or(seeming, |count| seeming.min(usize::try_from(count).unwrap_or(usize::MAX)))
+}
+
+/// All that the kernel has in flight. None if it does not count that for some disk (iostats).
+fn kernels_count() -> Option<u64> {
+    let mut count = 0;
+    for disk in fs::read_dir("/sys/block").ok()?.flatten() {
+        let dir = disk.path();
+        if fs::read_to_string(dir.join("queue/iostats")).ok()?.trim() == "0" {
+            return None;
+        }
+        let text = fs::read_to_string(dir.join("inflight")).ok()?;
+        count += text.split_whitespace().filter_map(|n| n.parse::<u64>().ok()).sum::<u64>();
+    }
+    Some(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_does_not_have_in_flight_is_not() {
+        assert_eq!([real(3, Some(1)), real(3, Some(9)), real(3, None), real(0, Some(2))], [1, 3, 3, 0]);
     }
 }

@@ -93,6 +93,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     cfg.by = kinds.iter().map(|kind| *kind as u32).sum();
     cfg.op_flush = flags.op_number("flush").unwrap_or(u32::MAX);
     cfg.by_cgroup = u8::from(!wanted.cgroups.is_empty());
+    cfg.chain_endio = if bio { hooks::chain_endio() } else { 0 };
     cfg.depth = u8::from(args.inflight);
     hooks::set_places(&kernel, cfg);
     set_ranges(cfg, &disks)?;
@@ -139,8 +140,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     }
     let seconds = run.tick.length().as_secs_f64();
     drop(links);
-    let coverage = Coverage::read(skel.object())?;
     let in_flight = InFlight::read(&skel)?;
+    in_flight.book(&skel)?;
+    let coverage = Coverage::read(skel.object())?;
     if run.events == 0 {
         report::nothing_seen(args, bio);
     }

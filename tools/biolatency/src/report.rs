@@ -79,8 +79,7 @@ impl Report<'_> {
             return Ok(());
         }
         if !key.is_empty() {
-            let words: Vec<String> =
-                key.iter().map(|(name, cell)| format!("{name} = {}", cell.text())).collect();
+            let words: Vec<String> = key.iter().map(|(name, cell)| word(name, cell)).collect();
             out.text(&format!("\n{}", words.join(" ")))?;
         }
         match self.span {
@@ -106,6 +105,14 @@ impl Report<'_> {
             out.hist_and(&key, self.unit(), seconds, hist, figures(section))?;
         }
         Ok(())
+    }
+}
+
+/// "disk = vda"; a size is a range.
+fn word(name: &str, cell: &Cell<'_>) -> String {
+    match (name, cell) {
+        ("size", Cell::Uint(from)) if *from > 0 => format!("size = {from}..{}", from * 2 - 1),
+        _ => format!("{name} = {}", cell.text()),
     }
 }
 
