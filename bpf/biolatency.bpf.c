@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /* biolatency: how long block I/O takes, and where: in a queue of the kernel or in the device.
  *
- * A request is queued when it is inserted into a scheduler or a software queue; one that bypasses them, when it is
- * submitted. It is with the device from its first issue to the completion of its last byte. Parts do not end it,
- * and being requeued does not start it again.
+ * A request is queued when it is inserted into a scheduler or a software queue; one that bypasses them, when
+ * it is submitted. It is with the device from its first issue to the completion of its last byte. Parts do
+ * not end it, and being requeued does not start it again.
  *
- * Cost: a reading of the clock and a cache line at each end, and a histogram update. The programs at insertion and
- * merging are loaded only if the queue is asked for.
+ * Cost: a reading of the clock and a cache line at each end, and a histogram update. The programs at
+ * insertion and merging are loaded only if the queue is asked for.
  */
 #include <vmlinux.h>
 #include <bpf/bpf_core_read.h>
@@ -32,18 +32,18 @@ static __always_inline void *subject(unsigned long long *ctx, u8 arg)
 	return found;
 }
 
-#define BOTH_WAYS(name, tracepoint, body)                                                                     \
-	SEC("tp_btf/" #tracepoint)                                                                             \
-	int name##_btf(unsigned long long *ctx)                                                                \
-	{                                                                                                      \
-		const bool direct = true;                                                                      \
-		return body;                                                                                   \
-	}                                                                                                      \
-	SEC("raw_tp/" #tracepoint)                                                                             \
-	int name##_raw(unsigned long long *ctx)                                                                \
-	{                                                                                                      \
-		const bool direct = false;                                                                     \
-		return body;                                                                                   \
+#define BOTH_WAYS(name, tracepoint, body)                                                                    \
+	SEC("tp_btf/" #tracepoint)                                                                           \
+	int name##_btf(unsigned long long *ctx)                                                              \
+	{                                                                                                    \
+		const bool direct = true;                                                                    \
+		return body;                                                                                 \
+	}                                                                                                    \
+	SEC("raw_tp/" #tracepoint)                                                                           \
+	int name##_raw(unsigned long long *ctx)                                                              \
+	{                                                                                                    \
+		const bool direct = false;                                                                   \
+		return body;                                                                                 \
 	}
 
 BOTH_WAYS(insert, block_rq_insert, on_insert(direct, subject(ctx, cfg.insert_arg)))

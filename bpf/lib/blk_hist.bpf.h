@@ -43,7 +43,8 @@ const volatile struct blk_cfg {
 	u64 unit_ns;
 	u64 slower_ns; /* not 0: an event for each I/O of at least this, and no histogram */
 	u64 wake_bytes;
-	u64 chain_endio; /* the kernel's bio_chain_endio(): what ends a bio that was split off; 0: not known */
+	u64 chain_endio; /* the kernel's bio_chain_endio(): what ends a bio that was split off; 0: not known
+			  */
 	u64 ops; /* a bit for each operation wanted; 0: all */
 	u32 span; /* enum span */
 	u32 by; /* enum by */
@@ -57,7 +58,8 @@ const volatile struct blk_cfg {
 	struct blk_range range[RANGES];
 } cfg = { .unit_ns = NSEC_PER_USEC };
 
-/* Two sets, exchanged: see common/src/maps.rs. [0] is the span, or the device part of a split, [1] the queue. */
+/* Two sets, exchanged: see common/src/maps.rs. [0] is the span, or the device part of a split, [1] the queue.
+ */
 struct dense {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 2);
@@ -114,8 +116,8 @@ struct {
 struct blk_key *_key __attribute__((unused));
 struct blk_cell *_cell __attribute__((unused));
 
-/* min and max may lose to another CPU that writes the very same cell in the same instant; the loss is bounded by
- * the cell's width, 6.25%. */
+/* min and max may lose to another CPU that writes the very same cell in the same instant; the loss is bounded
+ * by the cell's width, 6.25%. */
 static __always_inline void add_cell(struct blk_key *key, u32 slot, u64 value)
 {
 	struct blk_cell fresh = { .count = 1, .sum = value, .min = value, .max = value };
@@ -155,17 +157,6 @@ static __always_inline void add_dense(u32 which, u64 value)
 	hist = bpf_map_lookup_elem(set, &which);
 	if (hist)
 		hist_add(hist, value, cfg.unit_ns);
-}
-
-static __always_inline void add_value(struct blk_key *key, u32 which, u64 value)
-{
-	if (!cfg.by) {
-		add_dense(which, value);
-		return;
-	}
-	key->which = which;
-	add_cell(key, hist_slot(hist_scale(value, cfg.unit_ns)), value);
-	key->which = 0;
 }
 
 /* error: a blk_status_t, or before 5.16 a negative errno: the sign tells. */

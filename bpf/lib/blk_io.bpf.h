@@ -25,8 +25,8 @@ struct blk_event {
 
 struct blk_event *_event __attribute__((unused));
 
-/* --slower: who submitted what became a request, by the bio. The oldest go: a bio that was merged away never comes
- * back for its entry. */
+/* --slower: who submitted what became a request, by the bio. The oldest go: a bio that was merged away never
+ * comes back for its entry. */
 struct submitter {
 	u32 tgid;
 	char comm[16];
@@ -107,21 +107,21 @@ static __always_inline void set_request_key(struct blk_key *key, bool direct, st
 	set_key(key, dev, part ? part : dev, GET(direct, rq, cmd_flags), bytes, GET(direct, rq, bio));
 }
 
-static __always_inline void add_io(struct blk_key *key, u64 queue, u64 device, u32 bytes)
+static __always_inline void add_io(bool direct, struct blk_key *key, u64 queue, u64 device, u32 bytes)
 {
 	switch (cfg.span) {
 	case SPAN_DEVICE:
-		add_value(key, 0, device);
+		add_value(direct, key, 0, device);
 		break;
 	case SPAN_TOTAL:
-		add_value(key, 0, queue + device);
+		add_value(direct, key, 0, queue + device);
 		break;
 	case SPAN_SPLIT:
-		add_value(key, 0, device);
-		add_value(key, 1, queue);
+		add_value(direct, key, 0, device);
+		add_value(direct, key, 1, queue);
 		break;
 	default:
-		add_value(key, 0, bytes);
+		add_value(direct, key, 0, bytes);
 	}
 }
 
@@ -169,8 +169,8 @@ static __always_inline int on_getrq(bool direct, struct bio *bio)
 	return 0;
 }
 
-/* A start for what begins now. What stands there already is of an earlier life of the struct: if it was issued, its
- * end was not seen. */
+/* A start for what begins now. What stands there already is of an earlier life of the struct: if it was
+ * issued, its end was not seen. */
 static __always_inline struct blk_start *begin(bool direct, u64 key, struct blk_start *stale)
 {
 	if (stale) {
@@ -232,7 +232,11 @@ static __always_inline int on_issue(bool direct, struct request *rq)
 		start->requeues = 0;
 		return 0;
 	}
-	now = bpf_ktime_get_ns();
+	if (cfg.span == SPAN_TOTAL && !cfg.slower_ns && start && !start->issued) {
+		now = start->queued; /* all that counts then */
+	} else {
+		now = bpf_ktime_get_ns();
+	}
 	if (!start || start->issued) { /* not inserted, or nobody asked */
 		start = begin(direct, key, start);
 		if (!start)
@@ -244,8 +248,11 @@ static __always_inline int on_issue(bool direct, struct request *rq)
 	}
 	start->requeues = 0;
 	start->issued = now;
-	start->sector = GET(direct, rq, __sector);
-	start->bytes = GET(direct, rq, __data_len);
+	start->bytes = 0;
+	if (cfg.slower_ns)
+		start->sector = GET(direct, rq, __sector);
+	if (cfg.slower_ns || cfg.span == SPAN_SIZE || cfg.by & BY_SIZE)
+		start->bytes = GET(direct, rq, __data_len);
 	if (cfg.depth)
 		count_depth(direct, rq, start->bytes);
 	return 0;
@@ -333,7 +340,7 @@ static __always_inline int on_complete(bool direct, struct request *rq, int erro
 	bytes = start->bytes;
 	drop_start(direct, start, key);
 	if (!cfg.slower_ns)
-		add_io(&section, queue, device, bytes);
+		add_io(direct, &section, queue, device, bytes);
 	return 0;
 }
 
@@ -385,7 +392,7 @@ static __always_inline int end_one(bool direct, struct bio *bio, u64 key, int er
 	bytes = start->bytes;
 	drop_start(direct, start, key);
 	if (!cfg.slower_ns)
-		add_io(&section, 0, total, bytes);
+		add_io(direct, &section, 0, total, bytes);
 	return 0;
 }
 

@@ -9,8 +9,8 @@
 
 #include "compat.bpf.h"
 
-/* include/linux/blk_types.h: the lower byte of the flags is the operation. Both have been renumbered: what they
- * are called is for user space to find out. */
+/* include/linux/blk_types.h: the lower byte of the flags is the operation. Both have been renumbered: what
+ * they are called is for user space to find out. */
 #define OP_MASK 0xff
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -54,8 +54,8 @@ static __always_inline u32 request_dev(bool direct, struct request *rq)
 	return disk_dev(direct, GET(direct, q, disk));
 }
 
-/* 5.12, 309dca309fc3 ("block: store a block_device pointer in struct bio"): the partition stays known when the
- * bio is sent on to its disk. */
+/* 5.12, 309dca309fc3 ("block: store a block_device pointer in struct bio"): the partition stays known when
+ * the bio is sent on to its disk. */
 static __always_inline bool bio_has_bdev(void)
 {
 	return bpf_core_field_exists(struct bio___since_v5_12, bi_bdev);
@@ -105,9 +105,9 @@ static __always_inline struct cgroup *bio_cgroup(struct bio *bio)
 	return BPF_CORE_READ(bio, bi_blkg, blkcg, css.cgroup);
 }
 
-/* The submission, by the clock of bpf_ktime_get_ns(); on a plug list the kernel reads that once for several. 0:
- * not noted, as the request is not accounted (iostats, and flushes and passthrough never are). What stands there
- * then is of an earlier life of the request. */
+/* The submission, by the clock of bpf_ktime_get_ns(); on a plug list the kernel reads that once for several.
+ * 0: not noted, as the request is not accounted (iostats, and flushes and passthrough never are). What stands
+ * there then is of an earlier life of the request. */
 static __always_inline u64 request_submitted(bool direct, struct request *rq)
 {
 	return GET(direct, rq, part) ? GET(direct, rq, start_time_ns) : 0;

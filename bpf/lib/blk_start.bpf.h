@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Which requests (or bios) are under way, and since when: found by the address of the kernel's struct, which is
- * one I/O's from its submission to its end, wherever its sectors move meanwhile.
+/* Which requests (or bios) are under way, and since when: found by the address of the kernel's struct, which
+ * is one I/O's from its submission to its end, wherever its sectors move meanwhile.
  *
- * A table of cache lines, two to choose from; what fits neither, and kernels without compare-and-exchange in BPF
- * (before 5.12, 5ffa25502b5a), use a hash. An I/O belongs to one CPU at a time, so nobody else writes its line.
+ * A table of cache lines; what finds its line in use, and kernels without compare-and-exchange in BPF
+ * (before 5.12, 5ffa25502b5a), use a hash. An I/O belongs to one CPU at a time, so nobody else writes its
+ * line.
  */
 #ifndef TRACEBELT_BLK_START_H
 #define TRACEBELT_BLK_START_H
@@ -11,7 +12,7 @@
 #include <vmlinux.h>
 #include <bpf/bpf_helpers.h>
 
-#include "blk_hist.bpf.h"
+#include "blk_section.bpf.h"
 
 struct blk_start {
 	u64 key; /* 0: free */
@@ -42,11 +43,11 @@ struct {
 	__type(value, struct blk_start);
 } start_hash SEC(".maps");
 
-/* Was the hash ever needed although there is a table? */
-u32 overflowed;
+/* How many are in the hash although there is a table. */
+u64 hashed;
 
-/* A number made of the address. Typed pointers may not be calculated with, but their distance from another is a
- * mere number, and the table stays where it is. */
+/* A number made of the address. Typed pointers may not be calculated with, but their distance from another is
+ * a mere number, and the table stays where it is. */
 static __always_inline u64 key_of(bool direct, void *io)
 {
 	u64 key = (u64)io;
@@ -61,34 +62,22 @@ static __always_inline u32 place_of(u64 key)
 	return (key * 0x9e3779b97f4a7c15ULL) >> (64 - PLACE_BITS);
 }
 
+static __always_inline struct blk_start *line_of(u64 key)
+{
+	return &table[((key * 0x9e3779b97f4a7c15ULL) >> (64 - PLACE_BITS)) & (PLACES - 1)];
+}
+
 static __always_inline struct blk_start *find_start(bool direct, u64 key)
 {
 	if (direct) {
-		u32 place = place_of(key);
+		struct blk_start *start = line_of(key);
 
-		if (table[place & (PLACES - 1)].key == key)
-			return &table[place & (PLACES - 1)];
-		place ^= 1;
-		if (table[place & (PLACES - 1)].key == key)
-			return &table[place & (PLACES - 1)];
-		if (!overflowed)
+		if (start->key == key)
+			return start;
+		if (!hashed)
 			return NULL;
 	}
 	return bpf_map_lookup_elem(&start_hash, &key);
-}
-
-static __always_inline struct blk_start *claim(u32 place, u64 key)
-{
-	struct blk_start *start = &table[place & (PLACES - 1)];
-
-	if (start->key || __sync_val_compare_and_swap(&start->key, 0, key))
-		return NULL;
-	start->issued = 0;
-	start->dev = 0;
-	start->requeues = 0;
-	start->error = 0;
-	start->tgid = 0;
-	return start;
 }
 
 /* NULL: no room, which has been counted. */
@@ -98,36 +87,39 @@ static __always_inline struct blk_start *make_start(bool direct, u64 key)
 	struct blk_start *start;
 
 	if (direct) {
-		u32 place = place_of(key);
-
-		start = claim(place, key);
-		if (!start)
-			start = claim(place ^ 1, key);
-		if (start)
+		start = line_of(key);
+		if (!start->key && !__sync_val_compare_and_swap(&start->key, 0, key)) {
+			start->issued = 0;
+			start->dev = 0;
+			start->requeues = 0;
+			start->error = 0;
+			start->tgid = 0;
 			return start;
-		overflowed = 1;
+		}
 	}
-	if (bpf_map_update_elem(&start_hash, &key, &fresh, BPF_ANY)) {
+	if (bpf_map_update_elem(&start_hash, &key, &fresh, BPF_NOEXIST)) {
 		count_loss(LOST_MAP_FULL);
 		return NULL;
 	}
+	if (direct)
+		__sync_fetch_and_add(&hashed, 1);
 	return bpf_map_lookup_elem(&start_hash, &key);
 }
 
 /* The last access to it: from here on its place is free. */
 static __always_inline void drop_start(bool direct, struct blk_start *start, u64 key)
 {
-	if (direct) {
+	if (direct && line_of(key)->key == key) {
 #if defined(__TARGET_ARCH_x86)
 		start->key = 0;
 #else
 		/* What was read before must not be read after: another CPU may take the place at once. */
 		__sync_val_compare_and_swap(&start->key, key, 0);
 #endif
-		if (!overflowed)
-			return;
+		return;
 	}
-	bpf_map_delete_elem(&start_hash, &key);
+	if (!bpf_map_delete_elem(&start_hash, &key) && direct)
+		__sync_fetch_and_add(&hashed, -1);
 }
 
 #endif

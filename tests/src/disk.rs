@@ -52,6 +52,7 @@ impl Loop {
         io::copy(&mut io::Read::take(io::repeat(0), megabytes << 20), &mut &file).unwrap();
         fill(&file);
         file.sync_all().unwrap();
+        module("loop", "").ok(); // built in, or found out below
         let output = Command::new("losetup")
             .args(["--find", "--show", "--partscan", "--direct-io=on", &path])
             .output()
@@ -120,6 +121,27 @@ impl Drop for Loop {
         let _ = set(self.name(), "iostats", "1"); // the next that gets this number is to find it as usual
         self.unplug();
     }
+}
+
+/// Loads a module with these parameters.
+///
+/// # Errors
+/// This kernel has no such module, or it does not take them; why.
+pub fn module(name: &str, parameters: &str) -> Result<(), String> {
+    run("modprobe", &format!("{name} {parameters}")).map(|_| ())
+}
+
+/// Runs a program that sets up devices; what it says.
+///
+/// # Errors
+/// It is not there, or fails; why.
+pub fn run(program: &str, args: &str) -> Result<String, String> {
+    let output = Command::new(program).args(args.split_whitespace()).stdin(Stdio::null()).output();
+    let output = output.map_err(|e| format!("{program}: {e}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    Err(format!("{program} {args}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 /// A setting of /sys/block/DISK/queue.

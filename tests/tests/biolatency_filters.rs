@@ -12,7 +12,9 @@ fn a_process_is_refused_with_what_to_use_instead() {
 
 #[test]
 fn what_excludes_each_other_is_said() {
-    for args in ["--by disk,partition", "-F --by op", "--split -Q", "--bio --split", "--size -m", "--slower 1ms -D"] {
+    for args in
+        ["--by disk,partition", "-F --by op", "--split -Q", "--bio --split", "--size -m", "--slower 1ms -D"]
+    {
         let ended = tracebelt_tests::Tool::new("biolatency").words(args).run().expect(2);
         assert!(ended.stdout.is_empty() && ended.err_lines().len() == 1, "{}", ended.story());
     }
@@ -78,7 +80,8 @@ mod root {
             skip!("this kernel does not look for partitions on {}", one.path());
         }
         let parts = [one.partition(1), one.partition(2)];
-        let tools = parts.each_ref().map(|part| Tool::new("biolatency").arg("--json").arg("-d").arg(part).start());
+        let tools =
+            parts.each_ref().map(|part| Tool::new("biolatency").arg("--json").arg("-d").arg(part).start());
         let bios = Tool::new("biolatency").words("--json --bio -d").arg(&parts[1]).start();
         let by = Tool::new("biolatency").args(["--json", "--by", "partition", "-d", one.path()]).start();
         for (part, reads) in parts.iter().zip([101, 53]) {
@@ -115,7 +118,8 @@ mod root {
             Err(why) => skip!("{why}"),
         };
         let ops = ["read", "WRITE", "flush", "write,read", "discard"];
-        let tools = ops.map(|op| Tool::new("biolatency").args(["--json", "-d", one.path(), "-o", op]).start());
+        let tools =
+            ops.map(|op| Tool::new("biolatency").args(["--json", "-d", one.path(), "-o", op]).start());
         let mut direct = Direct::open(&one.device, BLOCK);
         direct.reads(101);
         direct.writes(53);
@@ -144,7 +148,9 @@ mod root {
         let hists = ended.histograms();
         let of = |disk: &Loop, op: &str, size: i64| {
             let matches = |hist: &&Histogram| {
-                key(hist, "disk") == disk.name() && key(hist, "flags").ends_with(op) && hist.key.int("size") == size
+                key(hist, "disk") == disk.name()
+                    && key(hist, "flags").ends_with(op)
+                    && hist.key.int("size") == size
             };
             total(hists.iter().filter(matches)).0
         };
@@ -183,7 +189,10 @@ mod root {
             Err(why) => skip!("{why}"),
         };
         for mode in ["", "--bio"] {
-            let tool = Tool::new("biolatency").args(["--json", "--slower", "1ns", "-d", one.path()]).words(mode).start();
+            let tool = Tool::new("biolatency")
+                .args(["--json", "--slower", "1ns", "-d", one.path()])
+                .words(mode)
+                .start();
             let mut direct = Direct::open(&one.device, 2 * BLOCK);
             direct.reads(23);
             assert_eq!(direct.write(3 * BLOCK as u64, 2 * BLOCK).unwrap(), 2 * BLOCK);

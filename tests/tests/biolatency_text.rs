@@ -19,7 +19,8 @@ mod root {
             Ok(disk) => disk,
             Err(why) => skip!("{why}"),
         };
-        for (args, unit) in [(&[][..], "usecs"), (&["-Q"], "usecs"), (&["-m"], "msecs"), (&["--ns"], "nsecs")] {
+        for (args, unit) in [(&[][..], "usecs"), (&["-Q"], "usecs"), (&["-m"], "msecs"), (&["--ns"], "nsecs")]
+        {
             let text = run(args, &disk).out();
             assert!(text.starts_with("Tracing block device I/O ("), "{text}");
             assert!(text.lines().next().unwrap().ends_with(")... Hit Ctrl-C to end."), "{text}");
@@ -64,7 +65,10 @@ mod root {
         };
         assert!(sum(4) == sum(5) && sum(4) > 140, "{text}");
         let figures: Vec<&str> = text.lines().filter(|line| line.starts_with("# ")).collect();
-        assert!(figures[0].starts_with("# queue  count=") && figures[1].starts_with("# device count="), "{text}");
+        assert!(
+            figures[0].starts_with("# queue  count=") && figures[1].starts_with("# device count="),
+            "{text}"
+        );
         let widths: Vec<usize> = text.lines().filter(|line| line.ends_with('|')).map(str::len).collect();
         assert!(widths.windows(2).all(|two| two[0] == two[1]), "{text}");
     }
@@ -77,7 +81,10 @@ mod root {
         };
         let text = run(&["-e", "-i", "-T"], &disk).out();
         let last = text.lines().last().unwrap();
-        assert!(last.starts_with("avg = ") && last.contains(" usecs, total: ") && last.contains(", count: 1"), "{text}");
+        assert!(
+            last.starts_with("avg = ") && last.contains(" usecs, total: ") && last.contains(", count: 1"),
+            "{text}"
+        );
         assert!(text.contains("\n# in flight at issue: mean=1.0 max=1\n"), "{text}");
         let clock = |line: &str| line.len() == 8 && line.bytes().filter(u8::is_ascii_digit).count() == 6;
         assert_eq!(text.lines().filter(|line| clock(line)).count(), 1, "{text}");
@@ -91,7 +98,8 @@ mod root {
         };
         let text = run(&["--slower", "1us"], &disk).out();
         let head: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        let columns = ["TIME", "DISK", "OP", "SECTOR", "KB", "QUEUE", "DEVICE", "TOTAL", "PID", "COMM", "ERR"];
+        let columns =
+            ["TIME", "DISK", "OP", "SECTOR", "KB", "QUEUE", "DEVICE", "TOTAL", "PID", "COMM", "ERR"];
         assert_eq!(head, columns);
         let row = text.lines().nth(2).unwrap();
         assert!(row.contains(&format!(" {} ", disk.name())) && row.ends_with(" -"), "{row}");
@@ -104,7 +112,11 @@ mod root {
             Err(why) => skip!("{why}"),
         };
         let ended = Tool::new("biolatency").args(["-d", disk.path(), "0.1", "1"]).run().expect(0);
-        assert!(ended.err().starts_with("biolatency: no request that matches the filters ended: "), "{}", ended.story());
+        assert!(
+            ended.err().starts_with("biolatency: no request that matches the filters ended: "),
+            "{}",
+            ended.story()
+        );
         assert!(blocks(&ended.out()).is_empty());
     }
 

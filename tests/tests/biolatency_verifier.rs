@@ -7,14 +7,27 @@ mod root {
     #[test]
     fn every_setting_is_taken() {
         let modes = [
-            "", "-Q", "--split", "--size", "-i", "-D -F", "--by op,size", "-m --split --by partition", "--ns -i -F",
-            "--slower 1ms", "--bio", "--bio --size --by flags,partition,size", "--bio --slower 1ms",
+            "",
+            "-Q",
+            "--split",
+            "--size",
+            "-i",
+            "-D -F",
+            "--by op,size",
+            "-m --split --by partition",
+            "--ns -i -F",
+            "--slower 1ms",
+            "--bio",
+            "--bio --size --by flags,partition,size",
+            "--bio --slower 1ms",
         ];
         let disk = std::fs::read_dir("/sys/block").unwrap().flatten().next();
         let disk = disk.map(|entry| format!("-d {}", entry.file_name().to_str().unwrap().replace('!', "/")));
         let mut filters = vec![String::new(), "-o read,write,flush".to_owned(), "-- true".to_owned()];
         // One of a kind that takes bios goes with --bio only.
-        filters.extend(disk.filter(|_| std::fs::read_dir("/sys/block").unwrap().flatten().all(|e| e.path().join("mq").exists())));
+        filters.extend(disk.filter(|_| {
+            std::fs::read_dir("/sys/block").unwrap().flatten().all(|e| e.path().join("mq").exists())
+        }));
         let group = Cgroup::new().ok().filter(|group| {
             let list = std::fs::read_to_string(group.dir().join("cgroup.controllers")).unwrap_or_default();
             list.contains("io")

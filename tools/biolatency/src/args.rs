@@ -134,15 +134,15 @@ impl Args {
         }
         let both = |a: By, b: By| self.is_by(a) && self.is_by(b);
         if both(By::Disk, By::Partition) || both(By::Op, By::Flags) {
-            return Err(usage("--by: a partition has its disk and flags have their operation in them: give one"));
+            return Err(usage(
+                "--by: a partition has its disk and flags have their operation in them: give one",
+            ));
         }
         Ok(())
     }
 
     fn is_by(&self, what: By) -> bool {
-        self.by.contains(&what)
-            || (what == By::Disk && self.disks)
-            || (what == By::Flags && self.flags)
+        self.by.contains(&what) || (what == By::Disk && self.disks) || (what == By::Flags && self.flags)
     }
 
     /// The kinds in the order in which a section's label has them.

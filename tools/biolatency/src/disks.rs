@@ -76,7 +76,8 @@ fn number_of(given: &Path) -> Option<String> {
         return Some(number);
     }
     let places = [given.to_owned(), Path::new("/dev").join(given)];
-    let found = places.iter().filter_map(|path| fs::metadata(path).ok()).find(|m| m.file_type().is_block_device())?;
+    let found =
+        places.iter().filter_map(|path| fs::metadata(path).ok()).find(|m| m.file_type().is_block_device())?;
     let dev = found.rdev();
     Some(format!("{}:{}", nix::sys::stat::major(dev), nix::sys::stat::minor(dev)))
 }

@@ -16,7 +16,8 @@ use common::text::escape;
 /// A group is not there, or has no io controller; the kernel charges nobody.
 pub fn resolve(kernel: &Kernel, given: &[PathBuf], by_cgroup: bool) -> Result<Vec<u64>> {
     if (by_cgroup || !given.is_empty()) && !kernel.has_member("bio", "bi_blkg") {
-        let what = "this kernel charges I/O to no cgroup (CONFIG_BLK_CGROUP): leave out --cgroup and --by cgroup";
+        let what =
+            "this kernel charges I/O to no cgroup (CONFIG_BLK_CGROUP): leave out --cgroup and --by cgroup";
         return Err(fault(Kind::Unsupported, what));
     }
     if by_cgroup && !Tree::v2()?.iter().any(|tree| has_io(tree.top())) {
@@ -43,5 +44,8 @@ fn without_controller(group: &str, dir: &Path) -> anyhow::Error {
         Some(file) if file.exists() => format!("echo +io > {}", escape(file.as_os_str().as_encoded_bytes())),
         _ => "mount it in cgroup v2, not v1 (grep blkio /proc/mounts)".to_owned(),
     };
-    fault(Kind::Failed, format!("{group} has no io controller, so its I/O is charged to a group above it: {cure}"))
+    fault(
+        Kind::Failed,
+        format!("{group} has no io controller, so its I/O is charged to a group above it: {cure}"),
+    )
 }

@@ -36,7 +36,8 @@ impl InFlight {
     /// A map cannot be read.
     pub fn read(skel: &BiolatencySkel<'_>) -> Result<InFlight> {
         let losses = maps::find(skel.object(), "losses")?;
-        let at_start = sum(&losses.lookup_percpu(&BEGAN_BEFORE.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default());
+        let at_start =
+            sum(&losses.lookup_percpu(&BEGAN_BEFORE.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default());
         let now = clock::monotonic();
         let mut ages = Vec::new();
         if let Some(data) = &skel.maps.bss_table_data {
@@ -47,7 +48,9 @@ impl InFlight {
         for key in hash.keys() {
             // `queued` is the second word of `struct blk_start`.
             let found = hash.lookup(&key, MapFlags::ANY)?;
-            ages.extend(found.and_then(|start| maps::u64_at(&start, 8)).map(|queued| now.saturating_sub(queued)));
+            ages.extend(
+                found.and_then(|start| maps::u64_at(&start, 8)).map(|queued| now.saturating_sub(queued)),
+            );
         }
         ages.sort_unstable();
         let young = ages.partition_point(|age| Duration::from_nanos(*age) < YOUNG);
@@ -87,7 +90,10 @@ impl InFlight {
     /// For the end record.
     pub fn json(&self) -> Vec<(&'static str, Value)> {
         let oldest = common::table::rounded(self.oldest.as_secs_f64());
-        vec![("in_flight", json!({"at_start": self.at_start, "at_end": self.at_end, "oldest_seconds": oldest}))]
+        vec![(
+            "in_flight",
+            json!({"at_start": self.at_start, "at_end": self.at_end, "oldest_seconds": oldest}),
+        )]
     }
 }
 

@@ -103,6 +103,12 @@ fn run(args: &Args) -> Result<ExitCode> {
     if args.slower.is_none() {
         open.maps.submitters.set_max_entries(1)?;
     }
+    // Only typed programs keep sections whole: hooks.rs.
+    let shared =
+        !kinds.is_empty() && args.slower.is_none() && ladder.used().iter().all(|(_, way)| *way == "tp_btf");
+    open.maps.shared_active.set_autocreate(shared)?;
+    open.maps.shared_a.set_autocreate(shared)?;
+    open.maps.shared_b.set_autocreate(shared)?;
     if kinds.is_empty() {
         open.maps.sparse_a.set_max_entries(1024)?;
         open.maps.sparse_b.set_max_entries(1024)?;
@@ -114,7 +120,8 @@ fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     wanted.fill(skel.object())?;
-    let counted = args.slower.is_none().then(|| Counted::new(&skel.maps)).transpose()?;
+    let counted =
+        args.slower.is_none().then(|| Counted::new(&skel.maps, !kinds.is_empty(), shared)).transpose()?;
     let links = ladder.attach(skel.object())?;
 
     object::begin(skel.object())?;
@@ -178,8 +185,15 @@ fn takes_bios(args: &Args, disks: &[Disk]) -> Result<bool> {
         }
     };
     let below = disk.below.join(", ");
-    let cure = if below.is_empty() { "leave it out".to_owned() } else { format!("leave it out, or ask for {below}") };
-    let what = format!("{flag}: {} has no requests, so its queue and device cannot be told apart: {cure}", disk.name);
+    let cure = if below.is_empty() {
+        "leave it out".to_owned()
+    } else {
+        format!("leave it out, or ask for {below}")
+    };
+    let what = format!(
+        "{flag}: {} has no requests, so its queue and device cannot be told apart: {cure}",
+        disk.name
+    );
     Err(fault(Kind::Usage, what))
 }
 
@@ -227,14 +241,14 @@ impl Run<'_> {
             };
             let Wake::Part { seconds, last } = wake else {
                 // A disk may be gone before the report.
-                let sections = counted.collect(keyed)?;
+                let sections = counted.collect()?;
                 self.report.disks.learn(sections.keys().map(|id| id.dev));
                 continue;
             };
             if last {
                 object::end(skel.object())?;
             }
-            let part = counted.part(keyed)?;
+            let part = counted.part()?;
             self.events += part.values().map(sections::Section::count).sum::<u64>();
             self.report.part(&mut self.out, seconds, part)?;
             self.out.flush()?;

@@ -159,7 +159,10 @@ mod tests {
         assert_eq!(flags().mask(&["read".into(), "write-zeroes".into()]).unwrap(), 1 | 1 << 9);
         assert_eq!(flags().mask(&["WRITE_ZEROES".into()]).unwrap(), 1 << 9);
         let error = flags().mask(&["trim".into()]).unwrap_err().to_string();
-        assert!(error.contains("'trim'") && error.contains("write-zeroes") && !error.contains("last"), "{error}");
+        assert!(
+            error.contains("'trim'") && error.contains("write-zeroes") && !error.contains("last"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -169,7 +169,9 @@ pub fn nothing_seen(args: &Args, bio: bool) {
     let filtered = !args.disk.is_empty() || !args.op.is_empty() || !args.cgroup.is_empty();
     let why = match (args.slower.is_some(), filtered, bio) {
         (true, ..) => "took that long",
-        (false, true, _) => "that matches the filters ended: reads may come from the page cache, writes may still be in it",
+        (false, true, _) => {
+            "that matches the filters ended: reads may come from the page cache, writes may still be in it"
+        }
         (false, false, true) => "ended: reads may come from the page cache, writes may still be in it",
         (false, false, false) => {
             "ended: reads may come from the page cache, writes may still be in it, \
@@ -178,4 +180,3 @@ pub fn nothing_seen(args: &Args, bio: bool) {
     };
     eprintln!("biolatency: no {what} {why}");
 }
-

@@ -12,8 +12,14 @@ pub fn block(queue: &Hist, device: &Hist, unit: Unit) -> Vec<String> {
     let most = queues.iter().chain(&devices).map(|row| row.count).max().unwrap_or(1).max(1);
     let stars = |count: u64| "*".repeat((BAR * u128::from(count) / u128::from(most)) as usize);
     let count = |rows: &[Row], i: usize| rows.get(i).map_or(0, |row| row.count);
-    let mut lines =
-        vec![format!("     {:<19} : {:<8} {:<8} |{:<20}|{:<20}|", unit.name(), "queue", "device", "queue", "device")];
+    let mut lines = vec![format!(
+        "     {:<19} : {:<8} {:<8} |{:<20}|{:<20}|",
+        unit.name(),
+        "queue",
+        "device",
+        "queue",
+        "device"
+    )];
     for (i, row) in longer.iter().enumerate() {
         let (q, d) = (count(&queues, i), count(&devices, i));
         lines.push(format!(
@@ -43,9 +49,18 @@ mod tests {
         device.add_slot((8 - 4 + 1) * 16, 2, 8_000, 4_000, 4_000);
         device.add_slot((6 - 4 + 1) * 16, 2, 2_000, 1_000, 1_000);
         let lines = block(&queue, &device, Unit::Usecs);
-        assert_eq!(lines[0], "     usecs               : queue    device   |queue               |device              |");
-        assert_eq!(lines[1], "         0 -> 1          : 4        2        |********************|**********          |");
-        assert_eq!(lines[3], "         4 -> 7          : 0        2        |                    |**********          |");
+        assert_eq!(
+            lines[0],
+            "     usecs               : queue    device   |queue               |device              |"
+        );
+        assert_eq!(
+            lines[1],
+            "         0 -> 1          : 4        2        |********************|**********          |"
+        );
+        assert_eq!(
+            lines[3],
+            "         4 -> 7          : 0        2        |                    |**********          |"
+        );
         assert!(lines[4].starts_with("# queue  count=4 ") && lines[5].starts_with("# device count=4 "));
     }
 }
