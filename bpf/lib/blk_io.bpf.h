@@ -169,13 +169,26 @@ static __always_inline int on_getrq(bool direct, struct bio *bio)
 	return 0;
 }
 
+static __always_inline void leave_depth(bool direct, struct request *rq)
+{
+	u32 dev = request_dev(direct, rq);
+	s64 *depth = bpf_map_lookup_elem(&depths, &dev);
+
+	if (depth)
+		__sync_fetch_and_add(depth, -1);
+}
+
 /* A start for what begins now. What stands there already is of an earlier life of the struct: if it was
  * issued, its end was not seen. */
-static __always_inline struct blk_start *begin(bool direct, u64 key, struct blk_start *stale)
+static __always_inline struct blk_start *begin(bool direct, u64 key, struct blk_start *stale,
+					       struct request *rq)
 {
 	if (stale) {
-		if (stale->issued)
+		if (stale->issued) {
 			count_loss(LOST_UNMATCHED);
+			if (cfg.depth && rq)
+				leave_depth(direct, rq);
+		}
 		drop_start(direct, stale, key);
 	}
 	return make_start(direct, key);
@@ -192,7 +205,7 @@ static __always_inline int on_insert(bool direct, struct request *rq)
 	start = find_start(direct, key);
 	if (start && start->requeues) /* the first time stands */
 		return 0;
-	start = begin(direct, key, start);
+	start = begin(direct, key, start, rq);
 	if (!start)
 		return 0;
 	start->queued = bpf_ktime_get_ns();
@@ -238,7 +251,7 @@ static __always_inline int on_issue(bool direct, struct request *rq)
 		now = bpf_ktime_get_ns();
 	}
 	if (!start || start->issued) { /* not inserted, or nobody asked */
-		start = begin(direct, key, start);
+		start = begin(direct, key, start, rq);
 		if (!start)
 			return 0;
 		submitted = cfg.span == SPAN_DEVICE && !cfg.slower_ns ? 0 : request_submitted(direct, rq);
@@ -296,8 +309,6 @@ static __always_inline int on_complete(bool direct, struct request *rq, int erro
 	struct blk_key section = {};
 	u64 key, now, queue, device;
 	struct blk_start *start;
-	s64 *depth;
-	u32 dev;
 
 	if (!running)
 		return 0;
@@ -327,12 +338,8 @@ static __always_inline int on_complete(bool direct, struct request *rq, int erro
 		drop_start(direct, start, key);
 		return 0;
 	}
-	if (cfg.depth) {
-		dev = request_dev(direct, rq);
-		depth = bpf_map_lookup_elem(&depths, &dev);
-		if (depth)
-			__sync_fetch_and_add(depth, -1);
-	}
+	if (cfg.depth)
+		leave_depth(direct, rq);
 	if (cfg.slower_ns && now - start->queued >= cfg.slower_ns)
 		send_event(start, now, request_dev(direct, rq), GET(direct, rq, cmd_flags), error);
 	queue = start->issued - start->queued;
@@ -352,7 +359,7 @@ static __always_inline int on_bio_queue(bool direct, struct bio *bio)
 	if (!running || !bio_wanted(direct, bio))
 		return 0;
 	key = key_of(direct, bio);
-	start = begin(direct, key, find_start(direct, key));
+	start = begin(direct, key, find_start(direct, key), NULL);
 	if (!start)
 		return 0;
 	start->bytes = GET(direct, bio, bi_iter.bi_size);

@@ -5,6 +5,7 @@ mod vm {
     use std::fs;
     use std::path::PathBuf;
     use std::thread;
+    use std::time::Duration;
 
     use tracebelt_tests::disk::{BLOCK, Direct, assert_all, module, run, set};
     use tracebelt_tests::{Cgroup, Ended, Histogram, Record, Tool, env, eventually, skip, total};
@@ -141,6 +142,49 @@ mod vm {
         assert!(queue > 5.0 * device && device < 30_000.0, "queue {queue} us, device {device} us");
         assert_eq!(split.records()[0].get("inflight")["max"], 1, "{}", split.story());
         assert!((mean(&bios, "total") / (queue + device) - 1.0).abs() < 0.1, "{}", bios.story());
+    }
+
+    /// While the device is busy, three reads side by side become one request. What it has taken over was inserted
+    /// and never ends: nothing is left of it.
+    #[test]
+    fn what_is_merged_leaves_nothing_behind() {
+        in_guests_only!();
+        let (_module, disk) =
+            match null_blk("irqmode=2 completion_nsec=900000000 hw_queue_depth=1 submit_queues=1") {
+                Ok(made) => made,
+                Err(why) => skip!("{why}"),
+            };
+        if let Err(why) =
+            set(&disk, "scheduler", "mq-deadline").and_then(|()| set(&disk, "nr_requests", "64"))
+        {
+            skip!("{why}");
+        }
+        let (split, bios) =
+            (biolatency(&disk, "--split --by size").start(), biolatency(&disk, "--bio").start());
+        thread::scope(|scope| {
+            for (i, offset) in (0..).zip([100, 0, 2, 1]) {
+                let disk = &disk;
+                scope.spawn(move || {
+                    let mut direct = direct(disk, BLOCK);
+                    thread::sleep(Duration::from_millis(150 * i)); // in this order, all during the first
+                    assert_eq!(direct.read(offset * BLOCK as u64, BLOCK).unwrap(), BLOCK);
+                });
+            }
+        });
+        let (split, bios) = (split.stop().expect(0), bios.stop().expect(0));
+        assert_all(bios.end().events(), &bios, 4);
+        assert_eq!(split.end().0.get("in_flight")["at_end"], 0, "{}", split.story());
+        let of = |size: i64| {
+            let hists = split.histograms();
+            total(
+                hists.iter().filter(|hist| hist.key.int("size") == size && hist.key.str("span") == "device"),
+            )
+            .0
+        };
+        if of(4096) != 1 {
+            skip!("the kernel did not merge them: {}", split.story());
+        }
+        assert_eq!((of(8192), split.end().events(), split.end().all_lost()), (1, 2, 0), "{}", split.story());
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',', help_heading = "Histograms")]
     pub by: Vec<By>,
     /// One histogram for each disk (--by disk)
-    #[arg(short = 'D', long, visible_alias = "disk-by", help_heading = "Histograms")]
+    #[arg(short = 'D', long, help_heading = "Histograms")]
     pub disks: bool,
     /// One histogram for each set of flags and operation (--by flags)
     #[arg(short = 'F', long, visible_alias = "flag", help_heading = "Histograms")]

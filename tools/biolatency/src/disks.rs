@@ -96,6 +96,11 @@ fn name_of(dir: &Path) -> Option<String> {
     Some(dir.file_name()?.to_str()?.replace('!', "/"))
 }
 
+/// A request without a disk is one of a driver that looks for disks.
+fn number(dev: u32) -> String {
+    if dev == 0 { "?".to_owned() } else { format!("{}:{}", dev >> 20, dev & 0xf_ffff) }
+}
+
 fn all() -> HashMap<u32, String> {
     let entries = fs::read_dir(BY_NUMBER).into_iter().flatten().flatten();
     let named = entries.filter_map(|entry| {
@@ -114,19 +119,21 @@ impl Names {
         Names(all())
     }
 
-    /// Looks for devices that are new.
+    /// Looks for devices that are new. One that cannot be found is not looked for again.
     pub fn learn(&mut self, devs: impl Iterator<Item = u32>) {
-        if devs.into_iter().any(|dev| dev != 0 && !self.0.contains_key(&dev)) {
-            let before = std::mem::replace(&mut self.0, all());
-            for (dev, name) in before {
-                self.0.entry(dev).or_insert(name);
-            }
+        let new: Vec<u32> = devs.filter(|dev| *dev != 0 && !self.0.contains_key(dev)).collect();
+        if new.is_empty() {
+            return;
+        }
+        let before = std::mem::replace(&mut self.0, all());
+        let numbers = new.into_iter().map(|dev| (dev, number(dev)));
+        for (dev, name) in before.into_iter().chain(numbers) {
+            self.0.entry(dev).or_insert(name);
         }
     }
 
     pub fn show(&self, dev: u32) -> String {
-        let number = || if dev == 0 { "?".to_owned() } else { format!("{}:{}", dev >> 20, dev & 0xf_ffff) };
-        self.0.get(&dev).cloned().unwrap_or_else(number)
+        self.0.get(&dev).cloned().unwrap_or_else(|| number(dev))
     }
 }
 
