@@ -222,4 +222,5 @@ pub fn assert_all(counted: u64, ended: &Ended, done: u64) {
     assert!(counted + missed >= done, "{counted} counted and {missed} missed of {done}\n{}", ended.story());
     let allowed = if env::is_tcg() { 0 } else { 3 + done / 20 };
     assert!(done - counted <= allowed, "{counted} counted of {done}\n{}", ended.story());
+    assert!(counted + missed <= done + allowed, "{missed} missed of {done}\n{}", ended.story());
 }
