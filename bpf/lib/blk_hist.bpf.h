@@ -118,7 +118,7 @@ struct blk_cell *_cell __attribute__((unused));
 
 /* min and max may lose to another CPU that writes the very same cell in the same instant; the loss is bounded
  * by the cell's width, 6.25%. */
-static __always_inline void add_cell(struct blk_key *key, u32 slot, u64 value)
+static __attribute__((noinline)) int add_cell(struct blk_key *key, u32 slot, u64 value)
 {
 	struct blk_cell fresh = { .count = 1, .sum = value, .min = value, .max = value };
 	struct blk_cell *cell;
@@ -126,16 +126,16 @@ static __always_inline void add_cell(struct blk_key *key, u32 slot, u64 value)
 	void *set = bpf_map_lookup_elem(&sparse_active, &zero);
 
 	if (!set)
-		return;
+		return 0;
 	key->slot = slot;
 	cell = bpf_map_lookup_elem(set, key);
 	if (!cell) {
 		if (!bpf_map_update_elem(set, key, &fresh, BPF_NOEXIST))
-			return;
+			return 0;
 		cell = bpf_map_lookup_elem(set, key); /* another CPU was first, or the map is full */
 		if (!cell) {
 			count_loss(LOST_MAP_FULL);
-			return;
+			return 0;
 		}
 	}
 	__sync_fetch_and_add(&cell->count, 1);
@@ -144,6 +144,7 @@ static __always_inline void add_cell(struct blk_key *key, u32 slot, u64 value)
 		cell->min = value;
 	if (value > cell->max)
 		cell->max = value;
+	return 0;
 }
 
 static __always_inline void add_dense(u32 which, u64 value)
