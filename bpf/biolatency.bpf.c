@@ -13,7 +13,8 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
-#include "blk_io.bpf.h"
+#include "blk_bio.bpf.h"
+#include "blk_request.bpf.h"
 
 /* Either the tp_btf or the raw_tp ones are loaded: see HOOKS in tools/biolatency. */
 

@@ -54,9 +54,9 @@ const volatile struct blk_cfg {
 	u8 by_cgroup; /* look into filter_cgroups */
 	u8 depth; /* the number of requests in flight at each issue */
 	/* Until 5.10 a queue went before what the tracepoint is about, here and there: its place in ctx. */
-	u8 insert_arg, issue_arg, merge_arg, requeue_arg, queue_arg, getrq_arg, split_arg;
+	u8 insert_arg, issue_arg, merge_arg, requeue_arg, queue_arg, getrq_arg;
 	struct blk_range range[RANGES];
-} cfg = { .unit_ns = NSEC_PER_USEC };
+} cfg = { .unit_ns = NSEC_PER_USEC, .wake_bytes = 512 << 10 }; /* a quarter of the ring */
 
 /* Two sets, exchanged: see common/src/maps.rs. [0] is the span, or the device part of a split, [1] the queue.
  */

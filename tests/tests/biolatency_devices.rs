@@ -73,15 +73,15 @@ mod vm {
         sum / count as f64
     }
 
-    /// All values in whole milliseconds of this range, and the mean, too.
+    /// None is shorter than this, in milliseconds, and half of them are no longer than that: a timer of an emulated
+    /// machine is late now and then, never early.
     #[track_caller]
     fn within(ended: &Ended, span: &str, from: f64, to: f64) {
-        let hists = ended.histograms();
-        for hist in of(&hists, span) {
-            assert!(hist.min >= from * 1000.0, "{}", ended.story());
+        let records = ended.records().iter().filter(|record| record.str("type") == "histogram");
+        for record in records.filter(|record| record.get("key")["span"] == span) {
+            let (min, half) = (record.num("min") / 1000.0, record.num("p50") / 1000.0);
+            assert!(min >= from && half <= to, "{min} ms at least, {half} in the middle\n{}", ended.story());
         }
-        let mean = mean(ended, span) / 1000.0;
-        assert!(mean >= from && mean <= to, "mean {mean} ms\n{}", ended.story());
     }
 
     #[test]
@@ -104,7 +104,6 @@ mod vm {
             for ended in [&plain, &split, &queued, &rows] {
                 assert_all(ended.end().events(), ended, 53);
             }
-            // A timer of an emulated machine is late, never early.
             within(&plain, "device", 20.0, 22.0);
             let both = mean(&split, "queue") + mean(&split, "device");
             assert!((both / mean(&queued, "total") - 1.0).abs() < 0.02, "{both} us, {}", queued.story());

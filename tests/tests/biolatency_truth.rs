@@ -69,9 +69,11 @@ mod root {
         let sum = |ended: &Ended, span: &str| total(of(&ended.histograms(), "span", span)).1;
         let (total, queue) = (sum(&whole, "total"), sum(&split, "queue"));
         let both = queue + sum(&split, "device");
-        assert!((total / both - 1.0).abs() < 0.03, "total {total}, queue and device {both}");
+        // Emulated, the three tools' programs take as long as part of the I/O, one after the other.
+        let close = if env::is_tcg() { 0.25 } else { 0.03 };
+        assert!((total / both - 1.0).abs() < close, "total {total}, queue and device {both}");
         let alone = sum(&device, "device");
-        assert!((alone / sum(&split, "device") - 1.0).abs() < 0.03, "device {alone} alone");
+        assert!((alone / sum(&split, "device") - 1.0).abs() < close, "device {alone} alone");
         let all: f64 = waited.iter().sum();
         assert!(total < all, "{total} us of {all}");
         if env::is_tcg() {
