@@ -21,6 +21,10 @@ const LONG: Duration = Duration::from_secs(1);
 /// What has been there for less may be on its way to its end right now.
 const YOUNG: Duration = Duration::from_millis(100);
 
+/// How often the kernel is asked, and how long apart.
+const LOOKS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(10);
+
 pub struct InFlight {
     at_start: u64,
     at_end: u64,
@@ -54,7 +58,8 @@ impl InFlight {
         }
         ages.sort_unstable();
         let young = ages.partition_point(|age| Duration::from_nanos(*age) < YOUNG);
-        let real = young + real(ages.len() - young, kernels_count());
+        let old = ages.len() - young;
+        let real = young + if old == 0 { 0 } else { real(old, lasting_count()) };
         let unseen = (ages.len() - real) as u64;
         ages.truncate(real);
         let oldest = Duration::from_nanos(ages.last().copied().unwrap_or(0));
@@ -104,6 +109,16 @@ fn sum(per_cpu: &[Vec<u8>]) -> u64 {
 /// How many of those that seem to be under way for long are, by the kernel's count; all, if it has none.
 fn real(seeming: usize, kernels: Option<u64>) -> usize {
     kernels.map_or(seeming, |count| seeming.min(usize::try_from(count).unwrap_or(usize::MAX)))
+}
+
+/// Those that the kernel has in flight and that stay: whatever comes and goes meanwhile is not old.
+fn lasting_count() -> Option<u64> {
+    let mut least = kernels_count()?;
+    for _ in 0..LOOKS {
+        std::thread::sleep(PAUSE);
+        least = least.min(kernels_count()?);
+    }
+    Some(least)
 }
 
 /// All that the kernel has in flight. None if it does not count that for some disk (iostats).
