@@ -121,12 +121,13 @@ fn lasting_count() -> Option<u64> {
     Some(least)
 }
 
-/// All that the kernel has in flight. None if it does not count that for some disk (iostats).
+/// All that the kernel has in flight. None if it does not count that for some disk (iostats) that takes requests;
+/// others, zram for one, need not.
 fn kernels_count() -> Option<u64> {
     let mut count = 0;
     for disk in fs::read_dir("/sys/block").ok()?.flatten() {
         let dir = disk.path();
-        if fs::read_to_string(dir.join("queue/iostats")).ok()?.trim() == "0" {
+        if dir.join("mq").exists() && fs::read_to_string(dir.join("queue/iostats")).ok()?.trim() == "0" {
             return None;
         }
         let text = fs::read_to_string(dir.join("inflight")).ok()?;
