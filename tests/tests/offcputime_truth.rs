@@ -260,12 +260,13 @@ mod root {
             (waits(stacks.clone()), usecs(stacks))
         };
         let (naps, children) = (of("nap"), of("exe"));
+        let most = if env::is_tcg() { 0.96 } else { 0.99 };
         eprintln!("{naps:?} {children:?}");
         assert!(
-            naps.0 + ended.end().all_lost() >= 37 && naps.1 > 185_000.0 * 0.99,
+            naps.0 + ended.end().all_lost() >= 37 && naps.1 > 185_000.0 * most,
             "{naps:?}: {}",
             ended.story()
         );
-        assert!(children.0 >= 3 && children.1 > 60_000.0 * 0.99, "{children:?}: {}", ended.story());
+        assert!(children.0 >= 3 && children.1 > 60_000.0 * most, "{children:?}: {}", ended.story());
     }
 }
