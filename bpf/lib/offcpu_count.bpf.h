@@ -3,6 +3,7 @@
 #ifndef TRACEBELT_OFFCPU_COUNT_H
 #define TRACEBELT_OFFCPU_COUNT_H
 
+#include "calls.bpf.h"
 #include "offcpu_task.bpf.h"
 #include "unwind.bpf.h"
 

@@ -190,8 +190,8 @@ static __always_inline void send_top(struct stack_top *top, u64 wake_bytes)
 
 	if (!words)
 		return;
-	barrier_var(
-		words); /* else both limits become one of words - 1, which older verifiers do not follow */
+	/* Else both limits become one of words - 1, which older verifiers do not follow. */
+	barrier_var(words);
 	if (words <= TOP_WORDS + 2)
 		ring_try(top, STACK_HEADER + words * 8, wake_bytes);
 }

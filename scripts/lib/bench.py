@@ -142,10 +142,11 @@ def main():
     before = open(setting).read()
     open(setting, "w").write("1")
     try:
-        deep()
-        for name in TOOLS:
-            if len(sys.argv) == 1 or name.split()[0] in sys.argv[1:]:
-                bench(name)
+        names = [name for name in TOOLS if len(sys.argv) == 1 or name.split()[0] in sys.argv[1:]]
+        if any(DEEP in load for name in names for load in TOOLS[name][3].values()):
+            deep()
+        for name in names:
+            bench(name)
     finally:
         open(setting, "w").write(before)
         shutil.rmtree(os.path.dirname(DEEP))

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 
-use crate::env;
+use crate::{env, wait_until};
 
 /// The CPUs that this process may use.
 #[must_use]
@@ -114,6 +114,18 @@ pub fn assert_all(count: u64, lost: u64, booked: u64) {
     assert!(count <= booked, "{count} waits counted, the kernel knows of {booked} only");
     assert!(count + lost + unseen >= booked, "{count} waits counted and {lost} lost, of {booked}");
     assert!(lost <= 3 + booked / 10, "{lost} of {booked} waits lost: that is no exception");
+}
+
+/// Waits until all threads of a process sleep: only then is the kernel's account of them at rest.
+#[track_caller]
+pub fn settle(pid: u32) {
+    wait_until("all of it sleeps", || {
+        let asleep = |tid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).unwrap();
+            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" S"))
+        };
+        tids(pid).iter().all(asleep).then_some(())
+    });
 }
 
 /// The threads of a process, the first one first.

@@ -45,12 +45,6 @@ pub fn is_tcg() -> bool {
     std::env::var_os("TRACEBELT_TCG").is_some_and(|v| v != "0" && !v.is_empty())
 }
 
-/// A real-time kernel: most interrupts are threads.
-#[must_use]
-pub fn is_realtime() -> bool {
-    std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
-}
-
 /// A PREEMPT_RT kernel: what are interrupts elsewhere are threads there, and get in between.
 #[must_use]
 pub fn is_rt() -> bool {

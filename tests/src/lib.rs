@@ -45,6 +45,6 @@ pub use stacks::{Stack, Waker, stacks, usecs, waits, within};
 pub use temp::TempDir;
 pub use text::{Block, blocks};
 pub use tool::Tool;
-pub use traced::{Traced, skips, trace, trace_all};
+pub use traced::{Traced, skipped, trace, trace_all};
 pub use wait::{eventually, wait_until};
 pub use workload::{Work, Workload};

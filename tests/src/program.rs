@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use crate::drain::Drain;
-use crate::{cpu, env, eventually, wait_until};
+use crate::{cpu, env, eventually};
 
 /// Where it is, if it could be compiled when the tests were.
 #[must_use]
@@ -53,7 +53,7 @@ impl Program {
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let program = Program { pid: child.id(), child, stdin, stdout: Drain::new(stdout, None) };
         program.lines(1);
-        program.settle();
+        cpu::settle(program.pid);
         program
     }
 
@@ -64,7 +64,7 @@ impl Program {
         let children = format!("/proc/{0}/task/{0}/children", self.pid);
         let children = std::fs::read_to_string(children).unwrap();
         self.pid = children.trim().parse().unwrap_or_else(|_| panic!("one child: {children:?}"));
-        self.settle();
+        cpu::settle(self.pid);
         self
     }
 
@@ -79,17 +79,6 @@ impl Program {
         let lines: Vec<String> = String::from_utf8_lossy(&text).lines().map(str::to_owned).collect();
         assert!(lines.len() >= wanted, "the program ended or takes too long: {lines:?}");
         lines
-    }
-
-    #[track_caller]
-    fn settle(&self) {
-        wait_until("the program sleeps", || {
-            let asleep = |tid: &u32| {
-                let stat = std::fs::read_to_string(format!("/proc/{}/task/{tid}/stat", self.pid)).unwrap();
-                stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" S"))
-            };
-            cpu::tids(self.pid).iter().all(asleep).then_some(())
-        });
     }
 
     /// The thread of that name.
@@ -113,7 +102,7 @@ impl Program {
                 break;
             }
         }
-        self.settle();
+        cpu::settle(self.pid);
         Said(self.lines(1))
     }
 

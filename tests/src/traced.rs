@@ -21,13 +21,13 @@ impl Traced {
     }
 
     /// The same, which have to be `count`, but for those that the tool says it missed where that cannot be
-    /// helped: see [`skips`].
+    /// helped: see [`skipped`].
     #[must_use]
     #[track_caller]
     pub fn all_rows(&self, count: u64) -> Vec<Record> {
         let rows = self.rows();
         let (seen, end) = (rows.len() as u64, self.ended.end());
-        let skipped = if skips(&self.ended) { end.lost("skipped") } else { 0 };
+        let skipped = skipped(&self.ended);
         assert!(seen <= count && seen + skipped >= count, "{seen} of {count}\n{}", self.ended.story());
         let others = end.losses().into_iter().filter(|(why, _)| skipped == 0 || why != "skipped");
         assert_eq!(others.count(), 0, "{}", self.ended.story());
@@ -42,15 +42,19 @@ impl Traced {
     }
 }
 
-/// Since 7.0 programs at raw tracepoints can be preempted, and what comes meanwhile is skipped and counted
-/// (`Kernel::preempts_tracepoints`). opensnoop takes classic tracepoints there, if it is not told otherwise.
+/// How many calls may be missing. Since 7.0 programs at raw tracepoints can be preempted, and what comes meanwhile
+/// is skipped and counted (`Kernel::preempts_tracepoints`). opensnoop takes classic tracepoints there, if it is not
+/// told otherwise; where it does not, none may.
 #[must_use]
 #[track_caller]
-pub fn skips(ended: &Ended) -> bool {
-    let forced = ended.end().0.get("hooks")["system calls"] != "tracepoint";
-    let own_choice =
-        || Tool::at(&ended.tool, env::program(&ended.tool).as_os_str()).arg("--check").run().out();
-    forced && own_choice().lines().any(|line| line.starts_with("  tracepoint ") && line.contains("chosen"))
+pub fn skipped(ended: &Ended) -> u64 {
+    let end = ended.end();
+    if end.0.get("hooks")["system calls"] == "tracepoint" {
+        return 0;
+    }
+    let own_choice = Tool::at(&ended.tool, env::program(&ended.tool).as_os_str()).arg("--check").run().out();
+    let classic = |line: &str| line.starts_with("  tracepoint ") && line.contains("chosen");
+    if own_choice.lines().any(classic) { end.lost("skipped") } else { 0 }
 }
 
 /// Runs the work under a tool that looks at nothing else (`-p`).

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use crate::drain::Drain;
-use crate::{cpu, env, eventually, wait_until};
+use crate::{cpu, env, eventually};
 
 /// What `workload` ends with when this machine cannot do what it was asked for.
 const UNSUPPORTED: i32 = 77;
@@ -117,7 +117,7 @@ impl Work {
             None => return Err(work.finish().expect_err("it ended before its gate")),
         }
         if work.pid == work.child.id() {
-            work.settle();
+            cpu::settle(work.pid);
         }
         Ok(work)
     }
@@ -157,18 +157,6 @@ impl Workload {
         String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
     }
 
-    /// Waits until all of its threads sleep: only then is the kernel's account of them at rest.
-    #[track_caller]
-    fn settle(&self) {
-        wait_until("the workload sleeps", || {
-            let asleep = |tid: &u32| {
-                let stat = std::fs::read_to_string(format!("/proc/{}/task/{tid}/stat", self.pid)).unwrap();
-                stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" S"))
-            };
-            cpu::tids(self.pid).iter().all(asleep).then_some(())
-        });
-    }
-
     /// Waits until all is done (`hold`). It stays there, asleep.
     #[track_caller]
     pub fn wait_done(&self) {
@@ -176,7 +164,7 @@ impl Workload {
             let lines = self.lines(wanted);
             if lines.iter().any(|line| line == "done") {
                 if self.pid == self.child.id() {
-                    self.settle();
+                    cpu::settle(self.pid);
                 }
                 return;
             }

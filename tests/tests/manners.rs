@@ -38,10 +38,7 @@ mod root {
     #[test]
     fn a_second_signal_ends_it_at_once() {
         for tool in env::tools() {
-            let _noise = Noise::new();
-            let full = FullPipe::new();
-            let mut running = Tool::new(&tool).arg("--json").stdout(full.stdout()).start();
-            full.fill();
+            let (_noise, _full, mut running) = without_a_reader(&tool);
             running.signal(libc::SIGINT);
             wait_until("it waits for its reader", || is_writing(&running).then_some(()));
             assert!(running.is_alive(), "{tool} left before its last part was written");
@@ -55,14 +52,20 @@ mod root {
     #[test]
     fn signals_are_heard_while_a_reader_does_not_read() {
         for tool in env::tools() {
-            let _noise = Noise::new();
-            let full = FullPipe::new();
-            let mut running = Tool::new(&tool).arg("--json").stdout(full.stdout()).start();
-            full.fill();
+            let (_noise, _full, mut running) = without_a_reader(&tool);
             // A tool that prints nothing before its end waits for a signal, and then for the reader.
             eventually(std::time::Duration::from_secs(1), || is_writing(&running).then_some(()));
             press_until_gone(&mut running);
         }
+    }
+
+    /// Its stdout takes nothing, and there is something to print.
+    #[track_caller]
+    fn without_a_reader(tool: &str) -> (Noise, FullPipe, Running) {
+        let (noise, full) = (Noise::new(), FullPipe::new());
+        let running = Tool::new(tool).arg("--json").stdout(full.stdout()).start();
+        full.fill();
+        (noise, full, running)
     }
 
     /// Ctrl-C again and again: what comes within 100 ms of the first is the same one.

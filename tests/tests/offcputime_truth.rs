@@ -197,7 +197,7 @@ mod root {
         let naps = within(&all, "nap_inner");
         let wakers: Vec<&Waker> = naps.iter().filter_map(|stack| stack.waker.as_ref()).collect();
         assert!(!wakers.is_empty(), "{naps:?}");
-        for waker in wakers.into_iter().filter(|_| !env::is_realtime()) {
+        for waker in wakers.into_iter().filter(|_| !env::is_rt()) {
             assert!(waker.comm == "[interrupt]" && waker.pid == 0 && waker.user.is_empty(), "{waker:?}");
             assert!(waker.kernel.iter().any(|frame| frame.contains("hrtimer")), "{waker:?}");
         }

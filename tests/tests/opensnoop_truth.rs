@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic here is a failed test")]
 
 mod root {
-    use tracebelt_tests::{Record, TempDir, Tool, Work, env, skip, skips, trace, trace_all};
+    use tracebelt_tests::{Record, TempDir, Tool, Work, env, skip, skipped, trace, trace_all};
 
     /// The descriptor, if there is one.
     fn fd(row: &Record) -> Option<i64> {
@@ -105,7 +105,7 @@ mod root {
         let traced = trace("opensnoop", &["--json"], Work::opens("openat", opens, dir.plain("f"))).unwrap();
         assert_eq!(traced.said, [format!("opened {opens} failed 0")]);
         let (seen, lost) = (traced.ended.rows().len() as u64, traced.ended.end().lost("ring"));
-        let skipped = if skips(&traced.ended) { traced.ended.end().lost("skipped") } else { 0 };
+        let skipped = skipped(&traced.ended);
         eprintln!("burst: {seen} seen, {lost} lost, {skipped} skipped");
         assert!(seen + lost <= opens && seen + lost + skipped >= opens);
         assert_eq!(traced.ended.end().events(), seen);
@@ -128,14 +128,14 @@ mod root {
             let ended = tool.stop().expect(code);
             let (seen, lost) = (ended.rows().len() as u64, ended.end().lost("ring"));
             assert!(seen > 0 && lost > OPENS / 2, "{seen} seen, {lost} lost");
-            let skipped = if skips(&ended) { ended.end().lost("skipped") } else { 0 };
+            let skipped = skipped(&ended);
             assert!(seen + lost <= OPENS && seen + lost + skipped >= OPENS, "{}", ended.story());
             assert_eq!(ended.err_lines().len(), 1, "{}", ended.err());
             assert!(ended.err().contains(&lost.to_string()), "{}", ended.err());
         }
         let work = Work::opens("openat", 1009, dir.plain("f"));
         let traced = trace("opensnoop", &["--json"], work).unwrap();
-        if skips(&traced.ended) {
+        if skipped(&traced.ended) > 0 {
             return;
         }
         let work = Work::opens("openat", 1009, dir.plain("f"));
@@ -161,14 +161,19 @@ mod root {
     fn a_name_that_cannot_be_read_is_a_question_mark_and_counted() {
         let traced = trace("opensnoop", &["--json"], Work::opens("bad-pointer", 83, "unused")).unwrap();
         let rows = traced.rows();
-        assert!(rows.len() == 83 || skips(&traced.ended), "{}", traced.ended.story());
+        assert!(
+            rows.len() <= 83 && rows.len() as u64 + skipped(&traced.ended) >= 83,
+            "{}",
+            traced.ended.story()
+        );
         let bad = |row: &Record| row.str("path") == "?" && row.int("err") == i64::from(libc::EFAULT);
         assert!(rows.iter().all(bad), "{}", rows[0].line());
         let said = rows.len().to_string();
         assert_eq!(traced.ended.end().lost("unreadable").to_string(), said);
         assert!(traced.ended.err().contains(&said), "it is said: {}", traced.ended.err());
         let text = trace("opensnoop", &[], Work::opens("bad-pointer", 3, "unused")).unwrap().ended.out();
-        assert!((1..=3).contains(&text.lines().filter(|line| line.ends_with(" 14 ?")).count()), "{text}");
+        let shown = text.lines().filter(|line| line.ends_with(" 14 ?")).count();
+        assert!(shown == 3 || skipped(&traced.ended) > 0 && shown > 0, "{text}");
     }
 
     /// Four threads on all CPUs: rows come in the order of the opens, whichever CPU they came from.
@@ -176,14 +181,17 @@ mod root {
     fn rows_are_in_the_order_of_time() {
         let dir = TempDir::new();
         let work = Work::opens("openat", 10_007, dir.plain("f")).args(["--threads", "4"]);
-        let rows = trace("opensnoop", &["--json"], work).unwrap().all_rows(4 * 10_007);
+        let traced = trace("opensnoop", &["--json"], work).unwrap();
+        let rows = traced.all_rows(4 * 10_007);
         let times: Vec<u64> = rows.iter().map(Record::micros_of_day).collect();
         let back = times.windows(2).filter_map(|two| two[0].checked_sub(two[1]));
         // At midnight UTC a day is taken off.
         let back: Vec<u64> = back.filter(|by| (1..80_000_000_000).contains(by)).collect();
         assert!(back.is_empty(), "{} rows come too late, by up to {:?} us", back.len(), back.iter().max());
-        let threads: std::collections::HashSet<i64> = rows.iter().map(|row| row.int("tid")).collect();
-        assert_eq!(threads.len(), 4);
+        let mut each = std::collections::HashMap::new();
+        rows.iter().for_each(|row| *each.entry(row.int("tid")).or_insert(0) += 1);
+        assert_eq!(each.len(), 4);
+        assert!(skipped(&traced.ended) > 0 || each.values().all(|n| *n == 10_007), "{each:?}");
     }
 
     /// The time is the open's, not that of the printing.
@@ -216,7 +224,7 @@ mod root {
         for (pid, n, name) in [(pids[0], 101, "a"), (pids[1], 211, "b")] {
             let own = rows.iter().filter(|row| row.pid() == Some(pid.into()));
             let own: Vec<_> = own.filter(|row| row.str("path") == dir.join(name)).collect();
-            assert!(own.len() == n || skips(&ended), "{} of {n}\n{}", own.len(), ended.story());
+            assert!(own.len() <= n && own.len() as u64 + skipped(&ended) >= n as u64, "{}", ended.story());
         }
     }
 }

@@ -109,7 +109,7 @@ impl Symbols {
     /// The processes that [`Symbols::user`] is about to be called for, one by one: they are looked at once
     /// more meanwhile. And there is a line about the progress on stderr, if that is a terminal and it takes
     /// longer than a second; [`Symbols::done`] takes it away.
-    pub fn expect(&mut self, tool: &'static str, tgids: impl IntoIterator<Item = u32>) {
+    pub fn announce(&mut self, tool: &'static str, tgids: impl IntoIterator<Item = u32>) {
         let mut calls = 0;
         for tgid in tgids {
             self.reader.ask(tgid);

@@ -21,7 +21,8 @@ pub const WAITS: Hook = Hook {
             needs: &[REGISTERS, Need::RingAnywhere],
             blind: "",
         },
-        // The kernel walks user stacks, by frame pointers alone.
+        // The kernel walks user stacks, by frame pointers alone. On x86 the registers are always found.
+        #[cfg(not(target_arch = "x86_64"))]
         Way {
             via: Via::RawTp("sched_switch"),
             progs: &["switch_raw"],

@@ -14,15 +14,16 @@ use common::kernel::Kernel;
 use common::out::{End, Out};
 use common::start::Start;
 use common::tick::{Ticker, Wake};
-use common::{cgroup, cli, clock, maps, object};
+use common::{cgroup, cli, clock, object};
+use libbpf_rs::Object;
 use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
-use libbpf_rs::{MapCore as _, MapFlags, Object};
 use stack::{Early, Options, Symbols};
 
 use crate::args::{Args, By};
 use crate::entries::Entries;
 use crate::graph::Graph;
 use crate::names::Names;
+use crate::times::Times;
 use crate::waits::{Part, Waits};
 
 mod args;
@@ -36,6 +37,7 @@ mod report;
 mod size;
 mod stacks;
 mod state;
+mod times;
 mod waits;
 
 mod bpf {
@@ -202,28 +204,6 @@ impl From<Raw> for bpf::types::filter {
 
 // SAFETY: integers without padding, the same as `common::filter::Raw`.
 unsafe impl plain::Plain for bpf::types::filter {}
-
-/// `times` of `bpf/lib/offcpu_task.bpf.h`.
-#[derive(Clone, Copy, Default)]
-pub struct Times {
-    began: u64,
-    until: u64,
-    forgot: u64,
-}
-
-impl Times {
-    /// What was seen: by the readings of the clock that the programs count from and to.
-    fn seconds(self) -> f64 {
-        self.until.saturating_sub(self.began) as f64 / 1e9
-    }
-
-    fn set(self, object: &Object) -> Result<()> {
-        let bytes: Vec<u8> =
-            [self.began, self.until, self.forgot].iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let map = maps::find(object, ".data.times")?;
-        map.update(&0_u32.to_ne_bytes(), &bytes, MapFlags::ANY).context("cannot set the times of the run")
-    }
-}
 
 struct Run<'a> {
     args: &'a Args,

@@ -43,7 +43,7 @@ impl Names {
         }
         let mut names = Names::default();
         names.find_kernel(symbols, stacks, kernels);
-        symbols.expect("offcputime", users.keys().copied());
+        symbols.announce("offcputime", users.keys().copied());
         for (tgid, hashes) in users {
             names.find_user(symbols, stacks, tgid, hashes, early);
         }

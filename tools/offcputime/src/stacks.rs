@@ -152,8 +152,7 @@ impl Stacks {
             }
             TOP => {
                 let [sp, fp, words @ ..] = words.as_slice() else { return None };
-                self.bytes += bytes(words.len());
-                self.tops.insert(header.hash, Top { sp: *sp, fp: *fp, words: words.into() });
+                self.keep_top(header.hash, Top { sp: *sp, fp: *fp, words: words.into() });
                 News::Nothing
             }
             _ => return None,
@@ -168,6 +167,10 @@ impl Stacks {
         };
         let cut = ips.len() >= depth;
         self.keep(hash, cut, ips);
+        self.keep_top(hash, top);
+    }
+
+    fn keep_top(&mut self, hash: u64, top: Top) {
         self.bytes += bytes(top.words.len());
         self.tops.insert(hash, top);
     }

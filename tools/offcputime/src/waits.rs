@@ -10,12 +10,12 @@ use common::text::until_nul;
 use libbpf_rs::{MapCore, MapFlags};
 use stack::Symbols;
 
-use crate::Times;
 use crate::blocked;
 use crate::bpf::OffcputimeMaps;
 use crate::bpf::types::{offcpu_cell, offcpu_key};
 use crate::size::Budget;
 use crate::stacks::{News, Stacks, UNSEEN};
+use crate::times::Times;
 
 // SAFETY: integers and bytes without padding; every bit pattern is valid.
 unsafe impl plain::Plain for offcpu_key {}
