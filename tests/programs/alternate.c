@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-/* Waits by turns for an answer that takes some 15 microseconds and one that takes 45: two stacks, short waits,
- * strictly periodic. Protocol as in waits.c; the argument: how often.
+/* Waits by turns for an answer that takes 15 microseconds and one that takes 45: two stacks, short waits, strictly
+ * periodic. Who answers does not sleep: to wake an idle CPU takes longer than the answer, and comes once in each
+ * wait as it is. Protocol as in waits.c; the argument: how often.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -12,7 +14,8 @@
 
 #define NAMED __attribute__((noinline))
 
-static int questions[2], answers[2];
+static int answers[2];
+static atomic_int question;
 static volatile int sink;
 
 static long now(void)
@@ -32,9 +35,12 @@ static void pin(int cpu)
 	sched_setaffinity(0, sizeof(set), &set);
 }
 
-NAMED static void ask(char times)
+NAMED static void ask(int times)
 {
-	if (write(questions[1], &times, 1) != 1 || read(answers[0], &times, 1) != 1)
+	char byte;
+
+	atomic_store(&question, times);
+	if (read(answers[0], &byte, 1) != 1)
 		abort();
 	sink++;
 }
@@ -53,18 +59,22 @@ NAMED static void long_wait(void)
 
 static void *answer(void *cpu)
 {
-	char times;
+	int times;
+	long end;
 
 	pin((long)cpu);
-	while (read(questions[0], &times, 1) == 1) {
-		long end = now() + times * 15000L;
-
+	for (;;) {
+		times = atomic_exchange(&question, 0);
+		if (!times)
+			continue;
+		if (times < 0)
+			return NULL;
+		end = now() + times * 15000L;
 		while (now() < end)
 			;
-		if (write(answers[1], &times, 1) != 1)
-			break;
+		if (write(answers[1], "", 1) != 1)
+			return NULL;
 	}
-	return NULL;
 }
 
 static void line(void)
@@ -80,17 +90,19 @@ int main(int argc, char **argv)
 	long rounds = argc > 1 ? atol(argv[1]) : 1000;
 	pthread_t thread;
 
-	if (pipe(questions) || pipe(answers))
+	if (pipe(answers))
 		return 1;
-	pthread_create(&thread, NULL, answer, (void *)1);
 	pin(0);
 	printf("%d\n", getpid());
 	fflush(stdout);
 	line();
+	pthread_create(&thread, NULL, answer, (void *)1);
 	for (long i = 0; i < rounds; i++) {
 		short_wait();
 		long_wait();
 	}
+	atomic_store(&question, -1);
+	pthread_join(thread, NULL);
 	printf("done\n");
 	fflush(stdout);
 	line();
