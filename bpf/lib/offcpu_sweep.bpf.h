@@ -46,11 +46,28 @@ static __always_inline u64 user_stack_of(struct task_struct *task, struct scratc
 	return kept == KEPT_NOT ? STACK_NOT_KEPT : stack->hash;
 }
 
+/* What the task is in the kernel for. Where that is walked when a thread leaves, this one has not been. */
+static __always_inline u64 kernel_stack_of(struct task_struct *task, struct scratch *scratch)
+{
+	struct stack *stack = &scratch->kernel;
+	enum kept kept;
+
+	if (!cfg.kernel_stacks || !cfg.kernel_at_leave)
+		return STACK_NONE;
+	walk_kernel(task, cfg.depth, scratch, true);
+	if (stack->hash < STACK_IDS)
+		return stack->hash;
+	kept = stack_keep(stack, cfg.wake_bytes);
+	if (kept == KEPT_NOW)
+		send_calls(task, scratch, true, cfg.wake_bytes);
+	return kept == KEPT_NOT ? STACK_NOT_KEPT : stack->hash;
+}
+
 /* When the run begins. */
 static __always_inline int sweep_begin(struct task_struct *task, bool sleepable)
 {
 	bool runnable = task_runnable(true, task);
-	u64 mm = (u64)task->mm, user = STACK_NONE, ran = task->se.sum_exec_runtime;
+	u64 mm = (u64)task->mm, user = STACK_NONE, kernel, ran = task->se.sum_exec_runtime;
 	u32 arrived = arrivals(true, task), state = task_state(true, task);
 	struct scratch *scratch = scratch_of(true);
 	struct offcpu_task *t;
@@ -65,6 +82,7 @@ static __always_inline int sweep_begin(struct task_struct *task, bool sleepable)
 		mm = 0;
 	if (mm && cfg.user_stacks)
 		user = user_stack_of(task, scratch, sleepable);
+	kernel = kernel_stack_of(task, scratch);
 	t = make_task(true, task);
 	if (!t || t->at || arrivals(true, task) != arrived || task_running(true, task))
 		return 0; /* it has been seen leaving, or has gone on meanwhile */
@@ -74,7 +92,7 @@ static __always_inline int sweep_begin(struct task_struct *task, bool sleepable)
 	t->what.flags = runnable ? FLAG_PREEMPTED : 0;
 	t->what.waker = 0;
 	t->what.user = user;
-	t->what.kernel = STACK_NONE;
+	t->what.kernel = kernel;
 	t->user.frames = 0; /* it has been sent */
 	if (mm)
 		note_image(true, task, t, mm);

@@ -30,6 +30,7 @@ const volatile struct {
 	u8 by_thread; /* threads are kept apart */
 	u8 by_cgroup;
 	u8 by_leader; /* a process has the name of its first thread */
+	u8 kernel_at_leave; /* the kernel stack is walked when a thread leaves: raw_tp */
 	u8 storage; /* start_storage is there, and not start_hash */
 	u32 command; /* tgid of the command that the tool runs; 0: none */
 } cfg = { .depth = MAX_FRAMES };

@@ -42,6 +42,8 @@ mod root {
             let ended = tool.stop().expect(0);
             let (all, lost) = (stacks(&ended), ended.end().all_lost());
             assert!(all.iter().all(|stack| stack.pid == program.pid()), "{}", ended.story());
+            // Those that waited before the run began, too.
+            assert!(all.iter().all(|stack| !stack.kernel.is_empty()), "{}", ended.story());
             for (inner, outer, what, nominal, count, kernel) in KNOWN {
                 let found = within(&all, inner);
                 let (sum, truth) = (usecs(found.iter().copied()), said.of(what));

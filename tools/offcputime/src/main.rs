@@ -68,9 +68,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     let mut builder = bpf::OffcputimeSkelBuilder::default();
     kernel.lend_types(&mut builder.obj_builder)?;
     let mut open = builder.open(&mut place)?;
-    let storage =
-        kernel.has_safe_task_storage() && matches!(ladder.via(hooks::WAITS.what), Some(Via::TpBtf(_)));
-    configure(&mut open, args, wanted.raw(kernel.own_tgid()), wanted.command, storage)?;
+    let typed = matches!(ladder.via(hooks::WAITS.what), Some(Via::TpBtf(_)));
+    let storage = typed && kernel.has_safe_task_storage();
+    configure(&mut open, args, wanted.raw(kernel.own_tgid()), wanted.command, (typed, storage))?;
     wanted.prepare(open.open_object_mut())?;
     object::choose_starts(open.open_object_mut(), storage)?;
     ladder.apply(open.open_object_mut())?;
@@ -153,7 +153,7 @@ fn configure(
     args: &Args,
     filter: Raw,
     command: Option<u32>,
-    storage: bool,
+    (typed, storage): (bool, bool),
 ) -> Result<()> {
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let cfg = &mut open.maps.rodata_data.as_deref_mut().context("rodata is not mapped")?.cfg;
@@ -175,6 +175,7 @@ fn configure(
     cfg.by_thread = matches!(args.by, None | Some(By::Stack | By::Thread)).into();
     cfg.by_cgroup = (args.by == Some(By::Cgroup)).into();
     cfg.by_leader = (args.by == Some(By::Process)).into();
+    cfg.kernel_at_leave = (!typed).into();
     cfg.storage = storage.into();
     cfg.command = command.unwrap_or(0);
     if !storage {
