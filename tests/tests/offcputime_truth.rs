@@ -209,7 +209,7 @@ mod root {
     /// What a thread is when it is switched out, and how it comes back, does not cost it its place in the sum.
     #[test]
     fn thousands_of_short_threads_are_all_there() {
-        let count: u64 = if env::is_tcg() { 307 } else { 10_007 };
+        let count: u64 = if env::is_tcg() { 307 } else { 30_011 };
         let mut program = Program::waits(&format!("threads:{count}:2000"));
         let tool = offcputime(&program, "");
         let said = program.run();
