@@ -164,7 +164,8 @@ mod root {
         paths.dedup();
         assert_eq!(paths.len(), 64, "{paths:?}");
         assert!(paths.iter().all(|path| path.len() == 7 && path.ends_with('l')), "{paths:?}");
-        let least = if env::is_tcg() { 9_000.0 } else { 9_900.0 };
+        // Emulated, it may take a millisecond from the program's asking to its leaving the CPU.
+        let least = if env::is_tcg() { 5_000.0 } else { 9_900.0 };
         assert!(naps.iter().all(|stack| stack.usecs > least), "{naps:?}");
         assert_eq!(ended.end().0.int("stacks_not_kept"), 0);
     }
