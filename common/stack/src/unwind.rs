@@ -32,7 +32,8 @@ pub fn unwind(
             (Base::Bp, Some(bp)) => Some(u64::wrapping_add_signed(bp, rule.offset)),
             (Base::Bp, None) => {
                 let start = at - rule.into;
-                let called = |slot: &u64| word(*slot).is_some_and(|ret| is_code(ret) && calls(read, ret, start));
+                let called =
+                    |slot: &u64| word(*slot).is_some_and(|ret| is_code(ret) && calls(read, ret, start));
                 (0..SEARCHED).map(|i| sp + 8 * i).find(called).map(|slot| slot + 8)
             }
         };
