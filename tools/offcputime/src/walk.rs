@@ -188,7 +188,7 @@ impl<'a> Walk<'a> {
                 comm: Vec::new(),
             };
             match tgid {
-                Some(tgid) => self.add(tgid, tid, &pool.what, false, sum, waits),
+                Some(tgid) => self.add(tgid, tid, &pool.what, false, &sum, waits),
                 None => waits.add_homeless(&sum), // it has ended, and was not seen to
             }
         }
@@ -226,10 +226,10 @@ impl<'a> Walk<'a> {
         }
         waits.keep_user(what.user, &task.user, &task.top);
         let sum = Sum { ns, count: 1, longest: ns, ..Sum::default() };
-        self.add(tgid, tid, &what, still, sum, waits);
+        self.add(tgid, tid, &what, still, &sum, waits);
     }
 
-    fn add(&mut self, tgid: u32, tid: u32, what: &offcpu_what, still: bool, sum: Sum, waits: &mut Waits) {
+    fn add(&mut self, tgid: u32, tid: u32, what: &offcpu_what, still: bool, sum: &Sum, waits: &mut Waits) {
         let by = self.args.by;
         let named = if by == Some(By::Process) { tgid } else { tid };
         let comm = Stat::read(named, named).map(|stat| stat.comm).unwrap_or_default();
@@ -237,7 +237,7 @@ impl<'a> Walk<'a> {
             if by == Some(By::Cgroup) { self.groups.ids(tid).first().copied().unwrap_or(0) } else { 0 };
         let tid = if matches!(by, None | Some(By::Stack | By::Thread)) { tid } else { 0 };
         waits.note(tgid);
-        waits.add(Key::of(what, (tgid, tid), cgroup, still), &Sum { comm, ..sum });
+        waits.add(Key::of(what, (tgid, tid), cgroup, still), &Sum { comm, ..sum.clone() });
     }
 
     /// The stacks that threads under way refer to.
