@@ -5,6 +5,7 @@
 
 mod handle;
 mod names;
+mod tasks;
 mod throttle;
 
 use std::ffi::OsStr;
@@ -22,6 +23,7 @@ use crate::proc::{self, Mount};
 use crate::text::escape;
 
 pub use names::Names;
+pub use tasks::Tasks;
 pub use throttle::{Scope, Throttle, ThrottleWatch, Throttling};
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -62,6 +62,14 @@ impl Coverage {
         Ok(Coverage { counts, skipped: skipped(object) })
     }
 
+    /// What the tool itself found to be missing, beside its programs. `key`: as in the end record.
+    pub fn add(&mut self, key: &str, number: u64) {
+        let counter = COUNTERS.iter().position(|counter| counter.key == key);
+        if let Some(count) = counter.and_then(|index| self.counts.get_mut(index)) {
+            *count += number;
+        }
+    }
+
     fn with(&self, weight: Weight) -> impl Iterator<Item = (&'static Counter, u64)> {
         let all = COUNTERS.iter().zip(self.counts.iter().copied()).chain([(&SKIPPED, self.skipped)]);
         all.filter(move |(counter, _)| counter.weight == weight)
@@ -136,6 +144,14 @@ mod tests {
         assert_eq!(coverage.line(100, "waits"), None);
         assert_eq!(coverage.lost(), 0);
         assert!(coverage.full().ends_with("began_before=5"));
+    }
+
+    #[test]
+    fn a_tool_adds_what_it_finds_missing() {
+        let mut coverage = Coverage { counts: vec![0, 0, 1, 0, 0, 0, 0], skipped: 0 };
+        coverage.add("unmatched", 2);
+        coverage.add("recovered", 1);
+        assert_eq!((coverage.lost(), coverage.counts[5]), (3, 1));
     }
 
     #[test]

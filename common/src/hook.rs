@@ -49,6 +49,8 @@ pub enum Via {
     SleepableIter(&'static str),
     /// A classic tracepoint: its category and name.
     Tracepoint(&'static str, &'static str),
+    /// No program: the tool reads /proc.
+    Proc,
 }
 
 /// What else a way needs of the kernel.
@@ -128,6 +130,7 @@ impl Via {
             Via::Iter(_) => "iter",
             Via::SleepableIter(_) => "iter.s",
             Via::Tracepoint(..) => "tracepoint",
+            Via::Proc => "proc",
         }
     }
 }
@@ -141,6 +144,7 @@ impl Way {
             Via::Iter(over) => kernel.try_iter(over, false),
             Via::SleepableIter(over) => kernel.try_iter(over, true),
             Via::Tracepoint(category, name) => tracefs::can_find(category, name),
+            Via::Proc => kernel.try_proc(),
         }
     }
 }

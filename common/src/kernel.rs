@@ -174,6 +174,15 @@ impl Kernel {
         Ok(())
     }
 
+    /// Threads can be found in /proc, all of them, by the numbers that programs see.
+    ///
+    /// # Errors
+    /// Why not, in a few words.
+    pub fn try_proc(&self) -> std::result::Result<(), String> {
+        let shown = std::fs::read_link("/proc/self").ok();
+        whole_proc(self.own_tgid, shown.as_deref(), std::fs::read("/proc/1/stat").is_ok())
+    }
+
     /// Loads two instructions as an iterator over `task`, say.
     ///
     /// # Errors
@@ -194,6 +203,19 @@ impl Kernel {
             Err(error) => Err(format!("the kernel refuses iterators: {error}")),
         }
     }
+}
+
+/// Does /proc number us as the kernel does, and show it the first process?
+fn whole_proc(own: u32, shown: Option<&Path>, first: bool) -> std::result::Result<(), String> {
+    match shown {
+        Some(shown) if shown.to_str() == Some(own.to_string().as_str()) => {}
+        Some(_) => return Err("the numbers in /proc are a container's: run on the host".to_owned()),
+        None => return Err("no /proc is mounted".to_owned()),
+    }
+    if !first {
+        return Err("/proc hides other users' processes (hidepid)".to_owned());
+    }
+    Ok(())
 }
 
 fn own_types() -> Result<Btf<'static>> {
@@ -236,4 +258,18 @@ fn no_tracepoint(name: &str) -> String {
 /// libbpf's own words go nowhere while we try things out; a failed load brings them back (object.rs).
 fn quiet_libbpf() {
     libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, crate::object::keep_log)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_proc_that_shows_all_threads_by_their_own_numbers_will_do() {
+        let check = |shown, first| whole_proc(42, shown, first).err().unwrap_or_default();
+        assert_eq!(check(Some(Path::new("42")), true), "");
+        assert!(check(Some(Path::new("7")), true).contains("a container's"));
+        assert!(check(Some(Path::new("42")), false).contains("hidepid"));
+        assert!(check(None, false).contains("no /proc"));
+    }
 }

@@ -171,6 +171,14 @@ impl End {
         self.0.get("hooks")[hook] != "none"
     }
 
+    /// The way that was taken.
+    #[must_use]
+    #[track_caller]
+    pub fn is_via(&self, hook: &str, way: &str) -> bool {
+        assert!(self.0.get("hooks").get(hook).is_some(), "no {hook}: {}", self.0.line());
+        self.0.get("hooks")[hook] == way
+    }
+
     /// The events that are missing. (Those of the other kinds are there, but lack something.)
     #[must_use]
     #[track_caller]

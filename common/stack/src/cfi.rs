@@ -18,6 +18,8 @@ pub struct Rule {
     pub offset: i64,
     /// From the canonical frame address; none: the function has not touched it.
     pub bp: Option<i64>,
+    /// How far it is from the function's first instruction to here.
+    pub into: u64,
 }
 
 /// What the canonical frame address is counted from.
@@ -81,8 +83,9 @@ impl Cfi {
         let frames = EhFrame::new(&self.frames, LittleEndian);
         let mut context = UnwindContext::new();
         let cie = EhFrame::<EndianSlice<'_, LittleEndian>>::cie_from_offset;
-        let row =
-            header.table()?.unwind_info_for_address(&frames, &bases, &mut context, address, cie).ok()?;
+        let function = header.table()?.fde_for_address(&frames, &bases, address, cie).ok()?;
+        let row = function.unwind_info_for_address(&frames, &bases, &mut context, address).ok()?;
+        let into = address.checked_sub(function.initial_address())?;
         let CfaRule::RegisterAndOffset { register, offset } = *row.cfa() else { return None };
         let base = match register {
             RSP => Base::Sp,
@@ -95,7 +98,7 @@ impl Cfi {
             Some(RegisterRule::Offset(offset)) => Some(offset),
             _ => return None,
         };
-        (row.register(RETURN) == Some(RegisterRule::Offset(-8))).then_some(Rule { base, offset, bp })
+        (row.register(RETURN) == Some(RegisterRule::Offset(-8))).then_some(Rule { base, offset, bp, into })
     }
 }
 
@@ -149,7 +152,7 @@ mod tests {
         let maps = std::fs::read("/proc/self/maps").unwrap();
         let line = crate::maps::parse(&maps).find(|line| line.start <= here && here < line.end).unwrap();
         let rule = cfi.rule(here - line.start + line.offset);
-        assert_eq!(rule, Some(Rule { base: Base::Sp, offset: 8, bp: None }));
+        assert_eq!(rule, Some(Rule { base: Base::Sp, offset: 8, bp: None, into: 0 }));
         assert_eq!(cfi.rule(u64::MAX), None);
     }
 }

@@ -31,6 +31,7 @@ mod search;
 mod symbols;
 mod top;
 mod trim;
+mod unwind;
 mod vdso;
 
 pub use block::{Style, block, labels};

@@ -10,11 +10,12 @@ use crate::files::{FileId, Source};
 use crate::frame::{Frame, Named, Space};
 use crate::jit::{self, PerfMap};
 use crate::kernel::{self, Address, Kernel, addresses, lookup};
-use crate::process::{Backing, Mapping, maps_of};
+use crate::process::{Backing, Mapping, Process, maps_of};
 use crate::progress::Progress;
 use crate::reader::Reader;
 use crate::search::Search;
 use crate::top::{self, Top};
+use crate::unwind::{self, Read};
 use crate::vdso;
 
 /// What to look for.
@@ -214,12 +215,30 @@ impl Symbols {
     /// For each top of a user stack the functions that a walk by frame pointers leaves out, as addresses to
     /// return to, innermost first; and whether they reach the frame at the frame pointer.
     pub fn callers(&mut self, tgid: u32, tops: &[Top<'_>]) -> Vec<(Vec<u64>, bool)> {
+        self.with_rules(tgid, |_, rule| tops.iter().map(|top| top::callers(*top, &mut *rule)).collect())
+            .unwrap_or_else(|| vec![(Vec::new(), false); tops.len()])
+    }
+
+    /// The user stack of a thread that stands still, `most` addresses, innermost first, where no more than the
+    /// address it is at and its stack pointer are known. The process has to be noted.
+    pub fn unwind(&mut self, tgid: u32, regs: (u64, u64), most: usize, read: Read<'_>) -> Vec<u64> {
+        self.with_rules(tgid, |process, rule| {
+            let is_code = |word: u64| process.find(word).is_some_and(|mapping| mapping.exec);
+            unwind::unwind(regs, most, read, rule, is_code)
+        })
+        .unwrap_or_else(|| vec![regs.0])
+    }
+
+    /// Calls `walk` with the process, and with what finds the rule at an address in it. None: it is not known.
+    fn with_rules<T>(
+        &mut self,
+        tgid: u32,
+        walk: impl FnOnce(&Process, &mut dyn FnMut(u64) -> Option<Rule>) -> T,
+    ) -> Option<T> {
         let Symbols { reader, search, rules, stop, stopped, progress, .. } = self;
         let mut go_on = go_on(stop.as_deref(), stopped, progress);
         let registry = reader.wait(tgid, &mut go_on);
-        let Some(process) = registry.processes.get(tgid) else {
-            return vec![(Vec::new(), false); tops.len()];
-        };
+        let process = registry.processes.get(tgid)?;
         let mut rule = |at: u64| {
             let mapping = process.find(at).filter(|mapping| mapping.exec)?;
             let Backing::File(id) = mapping.backing else { return None };
@@ -236,7 +255,7 @@ impl Symbols {
             }
             rule
         };
-        tops.iter().map(|top| top::callers(*top, &mut rule)).collect()
+        Some(walk(process, &mut rule))
     }
 
     /// None: the search was ended.

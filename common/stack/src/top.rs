@@ -56,7 +56,7 @@ mod tests {
     const SP: u64 = 0x7000;
 
     fn by_sp(offset: i64) -> Option<Rule> {
-        Some(Rule { base: Base::Sp, offset, bp: None })
+        Some(Rule { base: Base::Sp, offset, bp: None, into: 0 })
     }
 
     #[test]
@@ -67,7 +67,7 @@ mod tests {
         let rule = |at: u64| match at {
             0x500 => by_sp(8),
             0xfff => by_sp(24),
-            0x1fff => Some(Rule { base: Base::Bp, offset: 16, bp: Some(-16) }),
+            0x1fff => Some(Rule { base: Base::Bp, offset: 16, bp: Some(-16), into: 0 }),
             _ => None,
         };
         assert_eq!(callers(top, rule), (vec![0x1000, 0x2000], true));
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_function_whose_own_frame_it_is_has_nobody_before_it() {
         let top = Top { ip: 0x500, sp: SP, fp: SP + 8, words: &[0, 0x7050, 0x3000] };
-        let rule = |_| Some(Rule { base: Base::Bp, offset: 16, bp: Some(-16) });
+        let rule = |_| Some(Rule { base: Base::Bp, offset: 16, bp: Some(-16), into: 0 });
         assert_eq!(callers(top, rule), (vec![], true));
     }
 

@@ -196,6 +196,12 @@ impl Args {
         Every { interval: self.interval, count: None, duration: self.duration }
     }
 
+    pub fn length_wanted(&self, ns: u64) -> bool {
+        let length = Duration::from_nanos(ns);
+        self.min_block_time.is_none_or(|min| length >= min)
+            && self.max_block_time.is_none_or(|max| length <= max)
+    }
+
     pub fn states(&self) -> States {
         self.state.unwrap_or(States::BLOCKED)
     }

@@ -1,9 +1,10 @@
 //! User stacks of threads that are blocked when the run begins, where no program can read their memory (before 5.18):
 //! the programs send the registers, and the stack is read here, the same way as there.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
+use crate::asleep::Entered;
 use crate::stacks::Top;
 
 /// Of a thread, when it entered the kernel.
@@ -31,11 +32,10 @@ const LOWEST_IP: u64 = 4096;
 /// None: it has gone on since, or its memory cannot be read.
 pub fn walk(regs: &Regs, depth: usize) -> Option<Walked> {
     let before = waits_there(regs);
-    let memory = File::open(format!("/proc/{}/mem", regs.tgid)).ok()?;
+    let memory = memory(regs.tgid);
     let word = |at: u64| {
         let mut bytes = [0; 8];
-        memory.read_exact_at(&mut bytes, at).ok()?;
-        Some(u64::from_ne_bytes(bytes))
+        memory(at, &mut bytes).then(|| u64::from_ne_bytes(bytes))
     };
     let walked = frames(regs, depth, word);
     (before && waits_there(regs)).then_some(walked)
@@ -43,16 +43,13 @@ pub fn walk(regs: &Regs, depth: usize) -> Option<Walked> {
 
 /// Is it in the kernel still, or again, with the same registers?
 fn waits_there(regs: &Regs) -> bool {
-    let path = format!("/proc/{}/task/{}/syscall", regs.tgid, regs.tid);
-    fs::read_to_string(path).is_ok_and(|line| entered_at(&line) == Some((regs.sp, regs.ip)))
+    Entered::read(regs.tgid, regs.tid) == Entered::At(regs.ip, regs.sp)
 }
 
-/// "NUMBER ARGUMENTS... SP IP", "-1 SP IP" outside of a system call, or "running".
-fn entered_at(line: &str) -> Option<(u64, u64)> {
-    let mut words = line.split_whitespace().rev();
-    let mut hex = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
-    let ip = hex()?;
-    Some((hex()?, ip))
+/// Reads memory of a process; false: it cannot be read.
+pub fn memory(tgid: u32) -> impl Fn(u64, &mut [u8]) -> bool {
+    let file = File::open(format!("/proc/{tgid}/mem"));
+    move |at, to| file.as_ref().is_ok_and(|file| file.read_exact_at(to, at).is_ok())
 }
 
 fn frames(regs: &Regs, depth: usize, word: impl Fn(u64) -> Option<u64>) -> Walked {
@@ -80,10 +77,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_proc_has_stack_pointer_and_address_last() {
-        assert_eq!(entered_at("35 0x1 0x0 0x2 0x3 0x4 0x5 0x7ffd10 0x7f31\n"), Some((0x7f_fd10, 0x7f31)));
-        assert_eq!(entered_at("-1 0x7ffd10 0x7f31\n"), Some((0x7f_fd10, 0x7f31)));
-        assert_eq!((entered_at("running\n"), entered_at("")), (None, None));
+    fn memory_of_a_process_is_read() {
+        let word = 0x1234_5678_9abc_def0_u64;
+        let mut bytes = [0; 8];
+        assert!(memory(std::process::id())(&raw const word as u64, &mut bytes));
+        assert_eq!(u64::from_ne_bytes(bytes), word);
+        assert!(!memory(std::process::id())(0, &mut bytes));
     }
 
     #[test]

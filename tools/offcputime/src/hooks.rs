@@ -56,6 +56,13 @@ pub const SWEEP: Hook = Hook {
             needs: &[Need::Helper("get_task_stack")],
             blind: "whether a wait ended in the very nanosecond in which it was looked at: it counts twice then",
         },
+        Way {
+            via: Via::Proc,
+            progs: &[],
+            needs: &[],
+            blind: "waits under way at the end of an interval (they count where they end); threads that could have gone \
+                    on when the run began; user stacks beyond what unwind tables tell; K, which is D there",
+        },
     ],
 };
 

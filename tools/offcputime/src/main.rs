@@ -9,8 +9,7 @@ use anyhow::{Context as _, Result};
 use common::child::Child;
 use common::coverage::Coverage;
 use common::filter::{self, Raw};
-use common::hook::{Hook, Ladder, Links, Via};
-use common::kernel::Kernel;
+use common::hook::{Hook, Links, Via};
 use common::out::{End, Out};
 use common::start::Start;
 use common::tick::{Ticker, Wake};
@@ -23,10 +22,13 @@ use crate::args::{Args, By};
 use crate::entries::Entries;
 use crate::graph::Graph;
 use crate::names::Names;
+use crate::sweep::Sweep;
 use crate::times::Times;
 use crate::waits::{Part, Waits};
+use crate::walk::Walk;
 
 mod args;
+mod asleep;
 mod blocked;
 mod calls;
 mod entries;
@@ -37,8 +39,11 @@ mod report;
 mod size;
 mod stacks;
 mod state;
+mod sweep;
 mod times;
+mod verdict;
 mod waits;
+mod walk;
 
 mod bpf {
     include!(concat!(env!("OUT_DIR"), "/bpf.rs"));
@@ -68,13 +73,14 @@ fn run(args: &Args) -> Result<ExitCode> {
     let mut builder = bpf::OffcputimeSkelBuilder::default();
     kernel.lend_types(&mut builder.obj_builder)?;
     let mut open = builder.open(&mut place)?;
-    let typed = matches!(ladder.via(hooks::WAITS.what), Some(Via::TpBtf(_)));
-    let storage = typed && kernel.has_safe_task_storage();
-    configure(&mut open, args, wanted.raw(kernel.own_tgid()), wanted.command, (typed, storage))?;
+    let iterator = sweep::iterator(&kernel, &ladder);
+    let direct = matches!(ladder.via(hooks::WAITS.what), Some(Via::TpBtf(_)));
+    // Only what runs in the kernel can reach a task's storage.
+    let storage = direct && iterator.is_some() && kernel.has_safe_task_storage();
+    configure(&mut open, args, wanted.raw(kernel.own_tgid()), wanted.command, (direct, storage))?;
     wanted.prepare(open.open_object_mut())?;
     object::choose_starts(open.open_object_mut(), storage)?;
     ladder.apply(open.open_object_mut())?;
-    let sweep = sweep(&kernel, &ladder);
     drop(kernel); // its types are some megabytes, which libbpf now needs for its own copy
     let skel = object::load(open, args.shared.verbose)?;
     if args.shared.check {
@@ -85,8 +91,12 @@ fn run(args: &Args) -> Result<ExitCode> {
 
     let mut waits =
         Waits::new(&skel.maps, args.stack_storage_size, args.perf_max_stack_depth as usize, symbols)?;
+    let mut sweep = match iterator {
+        Some(program) => Sweep::Iter(program),
+        None => Sweep::Proc(Box::new(Walk::new(&skel.maps.start_hash, args, wanted, direct))),
+    };
     object::begin_after(skel.object(), || {
-        links.iterate(sweep)?;
+        sweep.begin(&links, &mut waits)?;
         waits.look()?; // at once: blocked threads may go on
         waits.settle();
         let times = Times { began: clock::monotonic(), until: 0, forgot: 0 };
@@ -101,11 +111,12 @@ fn run(args: &Args) -> Result<ExitCode> {
     }
     args.shared.ready("offcputime", &ladder)?;
     let out = Out::new("offcputime", &args.shared);
-    let mut run = Run { args, out, tick, child, waits, events: 0, early: Early::default() };
-    run.go(skel.object(), &links, sweep, graph)?;
-    let Run { out, tick, child, waits, events, early, .. } = run;
+    let mut run = Run { args, out, tick, child, waits, sweep, events: 0, early: Early::default() };
+    run.go(skel.object(), &links, graph)?;
+    let Run { out, tick, child, waits, sweep, events, early, .. } = run;
     drop(links);
-    let coverage = Coverage::read(skel.object())?;
+    let mut coverage = Coverage::read(skel.object())?;
+    sweep.add_to(&mut coverage);
     report::notes(args, &waits, &early);
     let (stacks, _, refused) = waits.stacks.figures();
     let end = End {
@@ -139,21 +150,12 @@ fn for_long(interrupted: impl Fn() -> bool) -> impl Fn() -> bool {
 
 const LONG: Duration = Duration::from_secs(3);
 
-/// The iterator that was chosen.
-fn sweep(kernel: &Kernel, ladder: &Ladder) -> &'static str {
-    match ladder.via(hooks::SWEEP.what) {
-        Some(Via::SleepableIter(_)) => "sweep_sleeping",
-        _ if kernel.has_cmpxchg() => "sweep",
-        _ => "sweep_plain",
-    }
-}
-
 fn configure(
     open: &mut bpf::OpenOffcputimeSkel<'_>,
     args: &Args,
     filter: Raw,
     command: Option<u32>,
-    (typed, storage): (bool, bool),
+    (direct, storage): (bool, bool),
 ) -> Result<()> {
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let cfg = &mut open.maps.rodata_data.as_deref_mut().context("rodata is not mapped")?.cfg;
@@ -175,7 +177,7 @@ fn configure(
     cfg.by_thread = matches!(args.by, None | Some(By::Stack | By::Thread)).into();
     cfg.by_cgroup = (args.by == Some(By::Cgroup)).into();
     cfg.by_leader = (args.by == Some(By::Process)).into();
-    cfg.kernel_at_leave = (!typed).into();
+    cfg.kernel_at_leave = (!direct).into();
     cfg.storage = storage.into();
     cfg.command = command.unwrap_or(0);
     if !storage {
@@ -212,12 +214,13 @@ struct Run<'a> {
     tick: Ticker,
     child: Option<Child>,
     waits: Waits<'a>,
+    sweep: Sweep<'a>,
     events: u64,
     early: Early,
 }
 
 impl Run<'_> {
-    fn go(&mut self, object: &Object, links: &Links, sweep: &str, graph: Graph) -> Result<()> {
+    fn go(&mut self, object: &Object, links: &Links, graph: Graph) -> Result<()> {
         if !self.args.folded && !self.args.only_difference() {
             self.out.text(&report::banner(self.args))?;
             if let Some(line) = report::pooled(self.args) {
@@ -236,7 +239,7 @@ impl Run<'_> {
                 self.waits.look()?;
                 continue;
             };
-            let part = self.part(object, links, sweep, last)?;
+            let part = self.part(object, links, last)?;
             if last {
                 self.waits.symbols.stop_when(self.tick.interrupted()?);
             }
@@ -251,7 +254,7 @@ impl Run<'_> {
                 graph.finish(&mut self.out, self.args, &entries, seconds)?;
                 return self.out.flush();
             }
-            if self.waits.make_room(&part) {
+            if self.waits.make_room(&part, || self.sweep.in_use()) {
                 self.waits.times.forgot += 1;
                 self.waits.times.set(object)?;
             }
@@ -259,17 +262,10 @@ impl Run<'_> {
     }
 
     /// Takes what has been counted since the last part, and what is under way.
-    fn part(&mut self, object: &Object, links: &Links, sweep: &str, last: bool) -> Result<Part> {
+    fn part(&mut self, object: &Object, links: &Links, last: bool) -> Result<Part> {
         self.waits.times.until = clock::monotonic();
         self.waits.times.set(object)?;
-        if last {
-            object::ending(object)?;
-        }
-        links.iterate(sweep)?;
-        if last {
-            object::end(object)?;
-            links.iterate(sweep)?;
-        }
+        self.sweep.end(object, links, &mut self.waits, last)?;
         let part = self.waits.part()?;
         self.events += part.rows.values().map(|sum| sum.count).sum::<u64>() + part.homeless.count;
         Ok(part)

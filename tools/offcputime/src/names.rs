@@ -102,6 +102,14 @@ impl Names {
             self.kernel.insert(*hash, all.into());
         }
         for hash in hashes {
+            if let Some(named) = stacks.named(hash) {
+                let cut = named.cut.then(|| marker("[truncated]"));
+                let frames = named.places.iter().map(|(name, offset)| {
+                    let name = Some(name.clone());
+                    Rc::new(Frame { name, offset: *offset, ..Frame::unknown(Space::Kernel) })
+                });
+                self.kernel.insert(hash, frames.chain(cut).collect());
+            }
             let text = match hash {
                 NONE => continue,
                 UNSEEN => "[kernel stack not seen]",

@@ -7,9 +7,13 @@ use common::maps::u64_at;
 use crate::blocked::{Regs, Walked};
 use crate::size::Budget;
 
+mod by_name;
+
 /// `enum stack_id` of `bpf/lib/stack.bpf.h`: what stands in place of a stack's hash.
 pub const NONE: u64 = 0;
 pub const UNSEEN: u64 = 1;
+/// Those below stand for no stack.
+const NOT_IDS: u64 = 8;
 
 /// `enum record`.
 const USER: u32 = 0;
@@ -22,7 +26,7 @@ const REGS: u32 = 6;
 const TOP: u32 = 7;
 
 /// `enum stack_end`.
-const DEEP: u32 = 1;
+pub const DEEP: u32 = 1;
 
 /// One stack, innermost address first.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -71,6 +75,8 @@ pub struct Stacks {
     /// By user stack.
     tops: HashMap<u64, Top>,
     wakers: HashMap<u64, Waker>,
+    /// Kernel stacks from /proc.
+    named: HashMap<u64, by_name::Named>,
     /// User stacks that could not be read from outside.
     unread: HashSet<u64>,
     budget: Budget,
@@ -109,6 +115,7 @@ impl Stacks {
             calls: HashMap::new(),
             tops: HashMap::new(),
             wakers: HashMap::new(),
+            named: HashMap::new(),
             unread: HashSet::new(),
             budget,
             bytes: 0,
@@ -196,6 +203,11 @@ impl Stacks {
         self.stacks.get(&hash)
     }
 
+    /// Is it known, or known to be unknown?
+    pub fn has(&self, hash: u64) -> bool {
+        hash <= UNSEEN || self.get(hash).is_some() || self.named(hash).is_some() || self.is_unread(hash)
+    }
+
     pub fn calls(&self, hash: u64) -> &[(u64, u64)] {
         self.calls.get(&hash).map_or(&[], |pairs| pairs)
     }
@@ -208,9 +220,13 @@ impl Stacks {
         self.wakers.get(&hash)
     }
 
+    pub fn is_half_full(&self) -> bool {
+        !self.budget.allows(2 * self.stacks.len() as u64, 2 * self.bytes)
+    }
+
     /// Forgets all stacks but `used` if half of the budget is spent; gives those it has forgotten.
     pub fn make_room(&mut self, used: &HashSet<u64>) -> Vec<u64> {
-        if self.budget.allows(2 * self.stacks.len() as u64, 2 * self.bytes) {
+        if !self.is_half_full() {
             return Vec::new();
         }
         let gone: Vec<u64> = self.stacks.keys().copied().filter(|hash| !used.contains(hash)).collect();

@@ -14,8 +14,10 @@ use crate::blocked;
 use crate::bpf::OffcputimeMaps;
 use crate::bpf::types::{offcpu_cell, offcpu_key};
 use crate::size::Budget;
-use crate::stacks::{News, Stacks, UNSEEN};
+use crate::stacks::{DEEP, News, Stacks};
 use crate::times::Times;
+
+mod found;
 
 // SAFETY: integers and bytes without padding; every bit pattern is valid.
 unsafe impl plain::Plain for offcpu_key {}
@@ -154,11 +156,11 @@ impl<'a> Waits<'a> {
         self.take_stacks()?;
         let all = self.read_homeless()?;
         let before = std::mem::replace(&mut self.homeless_before, all.clone());
-        self.part.homeless.ns = all.ns - before.ns;
-        self.part.homeless.count = all.count - before.count;
+        self.part.homeless.ns += all.ns - before.ns;
+        self.part.homeless.count += all.count - before.count;
         let part = std::mem::take(&mut self.part);
-        let gone = |hash| hash > UNSEEN && self.stacks.get(hash).is_none() && !self.stacks.is_unread(hash);
-        for (_, sum) in part.rows.iter().filter(|(key, _)| gone(key.user) || gone(key.kernel)) {
+        let has = |hash| self.stacks.has(hash);
+        for (_, sum) in part.rows.iter().filter(|(key, _)| !has(key.user) || !has(key.kernel)) {
             self.not_kept.add(sum);
         }
         self.not_kept.add(&part.homeless);
@@ -225,11 +227,21 @@ impl<'a> Waits<'a> {
     }
 
     /// Between two parts of a long run: makes room for stacks, where there is little. The programs will
-    /// send those again that they meet again. True: they have to be told.
-    pub fn make_room(&mut self, part: &Part) -> bool {
+    /// send those again that they meet again. `under_way`: of waits that the part does not list. True: they have
+    /// to be told.
+    pub fn make_room(&mut self, part: &Part, under_way: impl FnOnce() -> HashSet<u64>) -> bool {
+        if !self.stacks.is_half_full() {
+            return false;
+        }
         let wakers = part.rows.keys().filter_map(|key| self.stacks.waker(key.waker));
         let wakers: Vec<u64> = wakers.flat_map(|waker| [waker.user, waker.kernel]).collect();
-        let used = part.rows.keys().flat_map(|key| [key.user, key.kernel]).chain(wakers).collect();
+        let used = part
+            .rows
+            .keys()
+            .flat_map(|key| [key.user, key.kernel])
+            .chain(wakers)
+            .chain(under_way())
+            .collect();
         let gone = self.stacks.make_room(&used);
         for hash in &gone {
             let _ = self.seen.delete(&hash.to_ne_bytes()); // it may be gone there, too
