@@ -149,6 +149,20 @@ impl Way {
     }
 }
 
+/// # Errors
+/// [`Kind::Usage`]: no hook has a way of the name that `--probe` asks for.
+pub fn check_probe(hooks: &[Hook], probe: Option<&str>) -> Result<()> {
+    let mut names: Vec<&str> = hooks.iter().flat_map(|hook| hook.ways).map(|way| way.via.name()).collect();
+    match probe {
+        Some(probe) if !names.contains(&probe) => {
+            names.sort_unstable();
+            names.dedup();
+            Err(fault(Kind::Usage, format!("--probe {probe}: there are {}", names.join(", "))))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The verdict on one way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Standing {
@@ -163,7 +177,6 @@ enum Standing {
 /// Every hook with the verdict on each of its ways.
 pub struct Ladder {
     rungs: Vec<(Hook, Vec<Standing>)>,
-    probe: Option<String>,
     /// Programs of hooks that this run does not need.
     unused: Vec<&'static str>,
 }
@@ -181,7 +194,6 @@ impl Ladder {
         let rungs = needed.into_iter().map(|hook| (*hook, judge(hook.ways, probe, |way| way.check(kernel))));
         Ladder {
             rungs: rungs.collect(),
-            probe: probe.map(str::to_owned),
             unused: idle
                 .iter()
                 .flat_map(|hook| hook.ways)
@@ -244,10 +256,7 @@ impl Ladder {
                 _ => None,
             });
             let reasons: Vec<String> = reasons.collect();
-            let why = match (&self.probe, reasons.is_empty()) {
-                (Some(probe), true) => format!("it has no way named {probe} (--probe)"),
-                _ => reasons.join("; "),
-            };
+            let why = reasons.join("; ");
             return Err(fault(
                 Kind::Unsupported,
                 format!("{} cannot be observed on this kernel: {why}", hook.what),

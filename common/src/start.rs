@@ -10,7 +10,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::child::Child;
 use crate::cli::{self, Shared};
 use crate::filter::Wanted;
-use crate::hook::{Hook, Ladder};
+use crate::hook::{self, Hook, Ladder};
 use crate::kernel::Kernel;
 use crate::tick::Signals;
 
@@ -43,6 +43,7 @@ impl Start {
         needed: impl Fn(&Hook) -> bool,
         target: Target<'_>,
     ) -> Result<Start> {
+        hook::check_probe(hooks, shared.probe.as_deref())?;
         let kernel = Kernel::probe(shared.btf.as_deref())?;
         let ladder = Ladder::climb(&kernel, hooks, shared.probe.as_deref(), needed);
         if shared.check {

@@ -101,6 +101,7 @@ fn nonsense_is_named_with_its_flag() {
             }
         }
         Tool::new(&tool).arg("--nonsense").run().expect_error(2, &["--nonsense"]);
+        Tool::new(&tool).arg("--probe=nonsense").run().expect_error(2, &["--probe", "nonsense", "tp_btf"]);
     }
     assert!(asked > 20, "the flags are still found in the help: {asked}");
 }
