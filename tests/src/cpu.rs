@@ -120,8 +120,9 @@ pub fn assert_all(count: u64, lost: u64, booked: u64) {
 #[track_caller]
 pub fn settle(pid: u32) {
     wait_until("all of it sleeps", || {
+        // One that has ended since is not asleep: the next look is without it.
         let asleep = |tid: &u32| {
-            let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).unwrap();
+            let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).unwrap_or_default();
             stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" S"))
         };
         tids(pid).iter().all(asleep).then_some(())
