@@ -45,8 +45,8 @@ mod root {
         let list = runqlat(&["-p", &format!("{},{}", one.pid(), two.pid())]);
         let repeated = runqlat(&["-p", &one.pid().to_string(), "-p", &two.pid().to_string()]);
         let (a, b) = (arrivals(&mut one), arrivals(&mut two));
-        // A slow machine is not switched away from for a nap that is over before it begins.
-        assert!(arrivals(&mut three) > if env::is_tcg() { 100 } else { 211 });
+        // Nobody is switched away from for a nap that is over before it begins: on a slow machine many are.
+        assert!(arrivals(&mut three) > if env::is_tcg() { 100 } else { 200 });
         check(single, a);
         check(list, a + b);
         check(repeated, a + b);
@@ -106,7 +106,7 @@ mod root {
         let pids = format!("{},{}", one.pid(), two.pid());
         let tool = runqlat(&["-p", &pids, "-n", "needle"]);
         let a = arrivals(&mut one);
-        assert!(arrivals(&mut two) > if env::is_tcg() { 20 } else { 53 });
+        assert!(arrivals(&mut two) > if env::is_tcg() { 20 } else { 50 });
         check(tool, a);
     }
 
