@@ -199,7 +199,9 @@ mod root {
         program.run();
         let all = stacks(&tool.stop().expect(0));
         let found = within(&all, "read_inner");
-        let [stack] = found.as_slice() else { panic!("{found:?}") };
+        // On PREEMPT_RT the reader may then wait for the pipe's lock, which its waker holds still.
+        let stack = found.iter().max_by(|a, b| a.usecs.total_cmp(&b.usecs)).expect("a read");
+        assert!(usecs(found.iter().copied()) - stack.usecs < 20_000.0, "{found:?}");
         let waker = stack.waker.as_ref().unwrap_or_else(|| panic!("{stack:?}"));
         assert_eq!((waker.pid, waker.tid), (program.pid(), program.tid("feed")), "{stack:?}");
         assert_eq!(waker.comm, "feed");
