@@ -31,10 +31,10 @@ pub fn unwind(
             (Base::Sp, _) => Some(sp.wrapping_add_signed(rule.offset)),
             (Base::Bp, Some(bp)) => Some(u64::wrapping_add_signed(bp, rule.offset)),
             (Base::Bp, None) => {
-                let start = at - rule.into;
+                let start = at.wrapping_sub(rule.into); // whatever the tables say
                 let called =
                     |slot: &u64| word(*slot).is_some_and(|ret| is_code(ret) && calls(read, ret, start));
-                (0..SEARCHED).map(|i| sp + 8 * i).find(called).map(|slot| slot + 8)
+                (0..SEARCHED).map(|i| sp.wrapping_add(8 * i)).find(called).map(|slot| slot.wrapping_add(8))
             }
         };
         // Outwards only: whatever else the rules say is not so.

@@ -159,7 +159,7 @@ fn configure(
 ) -> Result<()> {
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let cfg = &mut open.maps.rodata_data.as_deref_mut().context("rodata is not mapped")?.cfg;
-    cfg.filter = filter.into();
+    filter.write_to(&mut cfg.filter);
     cfg.min_ns = args.min_block_time.map_or(0, nanos);
     cfg.max_ns = args.max_block_time.map_or(u64::MAX, nanos);
     cfg.quantum_ns = args.pooled().map_or(0, nanos);
@@ -195,14 +195,6 @@ fn room_for_threads() -> u32 {
     let total = loadavg.split_whitespace().nth(3).and_then(|field| field.split_once('/'));
     let threads: u32 = total.and_then(|(_, total)| total.parse().ok()).unwrap_or(0);
     threads.saturating_mul(2).clamp(8192, 1 << 18)
-}
-
-impl From<Raw> for bpf::types::filter {
-    fn from(raw: Raw) -> Self {
-        let mut filter = Self::default();
-        raw.write_to(&mut filter);
-        filter
-    }
 }
 
 // SAFETY: integers without padding, the same as `common::filter::Raw`.

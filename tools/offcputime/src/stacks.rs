@@ -238,6 +238,7 @@ impl Stacks {
         self.bytes = self.stacks.values().map(|stack| bytes(stack.ips.len())).sum();
         self.bytes += self.calls.values().map(|pairs| 16 * pairs.len() as u64).sum::<u64>();
         self.bytes += self.tops.values().map(|top| bytes(top.words.len())).sum::<u64>();
+        self.bytes += self.named.values().map(by_name::Named::bytes).sum::<u64>();
         gone
     }
 

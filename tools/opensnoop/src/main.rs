@@ -8,7 +8,6 @@ use anyhow::{Context as _, Result};
 use common::child::Child;
 use common::coverage::Coverage;
 use common::events::Events;
-use common::filter::Raw;
 use common::hook::Via;
 use common::out::{End, Out};
 use common::start::Start;
@@ -59,7 +58,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     open.maps.ring.set_max_entries(ring_bytes)?;
     let cfg = &mut open.maps.rodata_data.as_deref_mut().context("rodata is not mapped")?.cfg;
     let by_flags = flags::Flags::any(&args.flag_filter);
-    cfg.filter = wanted.raw(kernel.own_tgid()).into();
+    wanted.raw(kernel.own_tgid()).write_to(&mut cfg.filter);
     cfg.slower_ns = args.slower.map_or(0, |limit| limit.as_nanos() as u64);
     cfg.wake_bytes = u64::from(ring_bytes / 4);
     cfg.any_flags = by_flags.bits;
@@ -112,14 +111,6 @@ fn run(args: &Args) -> Result<ExitCode> {
     match run.child {
         Some(child) => child.end(run.tick.forward, code),
         None => Ok(code),
-    }
-}
-
-impl From<Raw> for bpf::types::filter {
-    fn from(raw: Raw) -> Self {
-        let mut filter = Self::default();
-        raw.write_to(&mut filter);
-        filter
     }
 }
 

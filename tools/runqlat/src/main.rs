@@ -9,7 +9,7 @@ use common::cgroup::{Cgroup, Scope, ThrottleWatch};
 use common::child::Child;
 use common::coverage::Coverage;
 use common::events::{Events, WAKE_BYTES};
-use common::filter::{self, Raw, Wanted};
+use common::filter::{self, Wanted};
 use common::hook::{Hook, Links, Need, Via, Way};
 use common::out::{End, Out};
 use common::start::Start;
@@ -78,7 +78,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     kernel.lend_types(&mut builder.obj_builder)?;
     let mut open = builder.open(&mut place)?;
     let cfg = &mut open.maps.rodata_data.as_deref_mut().context("rodata is not mapped")?.cfg;
-    cfg.filter = wanted.raw(kernel.own_tgid()).into();
+    wanted.raw(kernel.own_tgid()).write_to(&mut cfg.filter);
     cfg.unit_ns = args.unit().nanos();
     cfg.slower_ns = args.slower.map_or(0, |limit| limit.as_nanos() as u64);
     cfg.wake_bytes = WAKE_BYTES;
@@ -151,14 +151,6 @@ fn scope(wanted: &Wanted, cgroups: &[Cgroup]) -> Scope {
         Wanted { tids, .. } if !tids.is_empty() => Scope::Threads(tids.clone()),
         Wanted { command: Some(pid), .. } => Scope::Processes(vec![*pid]),
         _ => Scope::Everything,
-    }
-}
-
-impl From<Raw> for bpf::types::filter {
-    fn from(raw: Raw) -> Self {
-        let mut filter = Self::default();
-        raw.write_to(&mut filter);
-        filter
     }
 }
 

@@ -14,6 +14,13 @@ pub struct Named {
     pub cut: bool,
 }
 
+impl Named {
+    pub fn bytes(&self) -> u64 {
+        let names: usize = self.places.iter().map(|(name, _)| name.len() + 32).sum();
+        bytes(names / 8)
+    }
+}
+
 /// As wide as the programs' own, and of other values: nothing is mixed into theirs but addresses.
 fn hash(what: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -36,12 +43,11 @@ impl Stacks {
         if self.named.contains_key(&hash) {
             return hash;
         }
-        let names: usize = places.iter().map(|(name, _)| name.len() + 32).sum();
-        let all = self.bytes + bytes(names / 8);
+        let named = Named { cut: places.len() >= depth, places: places.into() };
+        let all = self.bytes + named.bytes();
         if self.budget.allows((self.stacks.len() + self.named.len()) as u64 + 1, all) {
-            let cut = places.len() >= depth;
             self.bytes = all;
-            self.named.insert(hash, Named { places: places.into(), cut });
+            self.named.insert(hash, named);
         } else {
             self.refused += 1;
         }
