@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Starting guests, two at a time, and what becomes of them. Sourced by vm-test, which sets:
+# Starting guests, some at a time, and what becomes of them. Sourced by vm-test, which sets:
 # shellcheck disable=SC2154 # root, here, out, work, set, bin, binaries; kernels by kernels.sh
 
 # Ends with 77 where no guest can run.
@@ -67,9 +67,10 @@ guest() {
     say "$label ($release), $leg: $word, $((SECONDS - start)) s$( ((try == 1)) || echo ', at the second try')"
 }
 
-# guests_start: the same, in the background, when there is room for one more.
+# guests_start: the same, in the background, when there is room for one more. A guest takes one CPU at most, and sleeps
+# for almost half of the time: so one more than there are CPUs.
 guests_start() {
-    while (($(jobs -rp | wc -l) >= ${VM_JOBS:-2})); do wait -n || true; done
+    while (($(jobs -rp | wc -l) >= ${VM_JOBS:-$(nproc) + 1})); do wait -n || true; done
     guest "$@" &
 }
 
