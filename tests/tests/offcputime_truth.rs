@@ -5,6 +5,7 @@
 mod root {
     use std::collections::BTreeSet;
 
+    use tracebelt_tests::cpu::Account;
     use tracebelt_tests::{
         Program, Running, Stack, Tool, Waker, Work, cpu, env, stacks, usecs, waits, within,
     };
@@ -254,14 +255,22 @@ mod root {
     #[test]
     fn nothing_is_lost_in_a_plain_run() {
         let mut work = Work::new("nap 211 1000").hold().start().unwrap();
+        let before = Account::of(work.pid());
         let tool = Tool::new("offcputime").words("--json --strict -p").arg(work.pid().to_string()).start();
         work.go();
         work.wait_done();
+        let left = Account::of(work.pid()).since(before).voluntary;
         let ended = tool.stop();
         let (end, counted) = (ended.end(), waits(&stacks(&ended)));
         assert_eq!(ended.status.code(), Some(if end.all_lost() == 0 { 0 } else { 5 }), "{}", ended.story());
         assert_eq!(end.lost("ring") + end.lost("map_full"), 0, "{}", ended.story());
-        assert!(counted + end.all_lost() >= 211 && counted <= 230, "{counted} waits: {}", ended.story());
+        // As often as the kernel saw it leave: emulated, a nap may be over before that.
+        assert!(left >= if env::is_tcg() { 151 } else { 211 }, "{left} times");
+        assert!(
+            counted + end.all_lost() >= left && counted <= left + 19,
+            "{counted} of {left}: {}",
+            ended.story()
+        );
     }
 
     /// Only the command and its children, from their start to their end; nothing of the tool that starts them.
