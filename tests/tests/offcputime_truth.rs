@@ -134,7 +134,9 @@ mod root {
             if args.is_empty() {
                 // The queue after a wakeup is in a wait, that after a preemption is not.
                 let (least, most) = (wall - on_cpu - queued, wall - on_cpu);
-                let off = if env::is_tcg() { 0.03 } else { 0.01 };
+                // Not so one preempted on its way to sleep: schedstat leaves its queue out (cpu::Account). With
+                // PREEMPT_RT on a starved host that is a tenth of all.
+                let off = if env::is_tcg() { 0.1 } else { 0.01 };
                 assert!(
                     ours > least * (1.0 - off) && ours < most * (1.0 + off),
                     "{ours} in {least} to {most}"
