@@ -134,9 +134,13 @@ mod root {
             if args.is_empty() {
                 // The queue after a wakeup is in a wait, that after a preemption is not.
                 let (least, most) = (wall - on_cpu - queued, wall - on_cpu);
-                // Not so one preempted on its way to sleep: schedstat leaves its queue out (cpu::Account). With
-                // PREEMPT_RT on a starved host that is a tenth of all.
-                let off = if env::is_tcg() { 0.1 } else { 0.01 };
+                // Not so one preempted on its way to sleep: schedstat leaves its queue out (cpu::Account), which
+                // an emulated PREEMPT_RT kernel shows: 6% of all was seen missing.
+                let off = match (env::is_tcg(), env::is_rt()) {
+                    (true, true) => 0.1,
+                    (true, false) => 0.03,
+                    (false, _) => 0.01,
+                };
                 assert!(
                     ours > least * (1.0 - off) && ours < most * (1.0 + off),
                     "{ours} in {least} to {most}"
@@ -266,13 +270,9 @@ mod root {
         let (end, counted) = (ended.end(), waits(&stacks(&ended)));
         assert_eq!(ended.status.code(), Some(if end.all_lost() == 0 { 0 } else { 5 }), "{}", ended.story());
         assert_eq!(end.lost("ring") + end.lost("map_full"), 0, "{}", ended.story());
-        // As often as the kernel saw it leave: emulated, a nap may be over before that.
-        assert!(left >= if env::is_tcg() { 151 } else { 211 }, "{left} times");
-        assert!(
-            counted + end.all_lost() >= left && counted <= left + 19,
-            "{counted} of {left}: {}",
-            ended.story()
-        );
+        // As often as the kernel saw it leave.
+        assert!(left + may_not_wait(211) >= 211, "{left} times");
+        assert!(counted + end.all_lost() >= left && counted <= 230, "{counted} of {left}: {}", ended.story());
     }
 
     /// Only the command and its children, from their start to their end; nothing of the tool that starts them.
