@@ -18,6 +18,7 @@ typedef long long __s64;
 typedef unsigned long long __u64;
 typedef __u8 u8;
 typedef __u16 u16;
+typedef __s16 s16;
 typedef __s32 s32;
 typedef __u32 u32;
 typedef __s64 s64;
@@ -279,6 +280,65 @@ struct task_struct {
 	struct fs_struct *fs;
 	struct files_struct *files;
 	char comm[16];
+};
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+};
+
+struct blkcg {
+	struct cgroup_subsys_state css;
+};
+
+struct blkcg_gq {
+	struct blkcg *blkcg;
+};
+
+struct gendisk {
+	int major;
+	int first_minor;
+};
+
+struct device {
+	u32 devt;
+};
+
+struct block_device {
+	u32 bd_dev;
+	struct gendisk *bd_disk;
+};
+
+struct bvec_iter {
+	u64 bi_sector;
+	unsigned int bi_size;
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct bio {
+	struct bio *bi_next;
+	unsigned int bi_opf;
+	u8 bi_status;
+	struct bvec_iter bi_iter;
+	atomic_t __bi_remaining;
+	void *bi_end_io;
+	void *bi_private;
+	struct blkcg_gq *bi_blkg;
+};
+
+struct request_queue;
+
+struct request {
+	struct request_queue *q;
+	unsigned int cmd_flags;
+	unsigned int rq_flags;
+	unsigned int __data_len;
+	u64 __sector;
+	struct bio *bio;
+	struct block_device *part;
+	u64 start_time_ns;
 };
 
 struct bpf_iter__task {

@@ -80,20 +80,13 @@ static __always_inline bool comm_wanted(const volatile struct filter *f, const c
 	return false;
 }
 
-static __always_inline bool cgroup_wanted(const volatile struct filter *f, struct task_struct *task)
+/* In one of filter_cgroups or below it. */
+static __always_inline bool cgroup_under(struct cgroup *cgroup)
 {
-	struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
 	int depth = BPF_CORE_READ(cgroup, level);
 	u64 id;
 	int level;
 
-	if (f->by_cgroup == CGROUP_EXACT) {
-		u32 only = 0;
-		void *pinned = bpf_map_lookup_elem(&filter_pinned, &only);
-
-		id = BPF_CORE_READ(cgroup, kn, id);
-		return pinned && bpf_map_lookup_elem(pinned, &id);
-	}
 	for (level = 0; level < MAX_CGROUP_DEPTH; level++) {
 		if (level > depth)
 			break;
@@ -102,6 +95,21 @@ static __always_inline bool cgroup_wanted(const volatile struct filter *f, struc
 			return true;
 	}
 	return false;
+}
+
+static __always_inline bool cgroup_wanted(const volatile struct filter *f, struct task_struct *task)
+{
+	struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+	u64 id;
+
+	if (f->by_cgroup == CGROUP_EXACT) {
+		u32 only = 0;
+		void *pinned = bpf_map_lookup_elem(&filter_pinned, &only);
+
+		id = BPF_CORE_READ(cgroup, kn, id);
+		return pinned && bpf_map_lookup_elem(pinned, &id);
+	}
+	return cgroup_under(cgroup);
 }
 
 /* The part that costs next to nothing and never changes for a task. */

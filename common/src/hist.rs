@@ -15,6 +15,8 @@ pub enum Unit {
     Nsecs,
     Usecs,
     Msecs,
+    /// No time: sizes, counted as nanoseconds are.
+    Bytes,
 }
 
 impl Unit {
@@ -25,13 +27,14 @@ impl Unit {
             Unit::Nsecs => "nsecs",
             Unit::Usecs => "usecs",
             Unit::Msecs => "msecs",
+            Unit::Bytes => "bytes",
         }
     }
 
     #[must_use]
     pub fn nanos(self) -> u64 {
         match self {
-            Unit::Nsecs => 1,
+            Unit::Nsecs | Unit::Bytes => 1,
             Unit::Usecs => 1_000,
             Unit::Msecs => 1_000_000,
         }
@@ -39,7 +42,7 @@ impl Unit {
 
     /// How many values of a slot's scale make one unit.
     fn fraction(self) -> u64 {
-        if self == Unit::Nsecs { 1 } else { 64 }
+        if matches!(self, Unit::Nsecs | Unit::Bytes) { 1 } else { 64 }
     }
 
     /// Nanoseconds in this unit.
@@ -197,7 +200,7 @@ mod tests {
     /// `hist_scale` of `bpf/lib/hist.bpf.h`.
     fn scale(nanos: u64, unit: Unit) -> u64 {
         match unit {
-            Unit::Nsecs => nanos,
+            Unit::Nsecs | Unit::Bytes => nanos,
             Unit::Usecs if nanos < 1 << 27 => (nanos * 8 * 8_796_093_023) >> 40,
             Unit::Usecs => nanos / 125 * 8 + nanos % 125 * 8 / 125,
             Unit::Msecs => nanos / 15_625,

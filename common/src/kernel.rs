@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use libbpf_rs::ObjectBuilder;
-use libbpf_rs::btf::types::{Enum, Func, FuncProto, MemberAttr, Ptr, Struct, Typedef};
+use libbpf_rs::btf::types::{Enum, EnumMember, Func, FuncProto, MemberAttr, Ptr, Struct, Typedef};
 use libbpf_rs::btf::{Btf, BtfType, ReferencesType as _};
 
 use crate::exit::{Kind, fault};
@@ -115,6 +115,16 @@ impl Kernel {
             return false;
         };
         helpers.iter().any(|value| value.name.is_some_and(|name| name == wanted.as_str()))
+    }
+
+    /// The names and values of an enum, in its order; none if the kernel has no such enum.
+    #[must_use]
+    pub fn enum_values(&self, name: &str) -> Vec<(String, i64)> {
+        let Some(found) = self.btf.type_by_name::<Enum<'_>>(name) else {
+            return Vec::new();
+        };
+        let named = |value: EnumMember<'_>| Some((value.name?.to_string_lossy().into_owned(), value.value));
+        found.iter().filter_map(named).collect()
     }
 
     /// Has BPF an atomic compare-and-exchange? Since 5.12, 5ffa25502b5a ("bpf: Add instructions for atomic_[cmp]xchg").

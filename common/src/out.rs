@@ -122,6 +122,18 @@ impl Out {
 
     /// A histogram with its key. In text an empty one is nothing at all, as with the peers.
     pub fn hist(&mut self, key: &Key<'_>, unit: Unit, seconds: f64, hist: &Hist) -> Result<()> {
+        self.hist_and(key, unit, seconds, hist, Vec::new())
+    }
+
+    /// The same, and what else belongs to it in JSON.
+    pub fn hist_and(
+        &mut self,
+        key: &Key<'_>,
+        unit: Unit,
+        seconds: f64,
+        hist: &Hist,
+        more: Vec<(&str, Value)>,
+    ) -> Result<()> {
         if self.json {
             let mut object = self.record("histogram", self.report_at);
             object.insert("seconds".into(), rounded(seconds));
@@ -132,6 +144,7 @@ impl Out {
             }
             object.insert("key".into(), keys.into());
             figures(&mut object, unit, hist);
+            object.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
             return self.line(&object);
         }
         if hist.count() == 0 {
@@ -245,6 +258,12 @@ fn block(hist: &Hist, unit: Unit, out: &mut dyn Write) -> io::Result<()> {
             width = bar as usize
         )?;
     }
+    writeln!(out, "# {}", summary(hist, unit))
+}
+
+/// The line of figures: `count=… min=… … (usecs)`.
+#[must_use]
+pub fn summary(hist: &Hist, unit: Unit) -> String {
     let exact = |nanos: f64| exact(unit.of_nanos(nanos), unit);
     let percentile = |nanos: f64| {
         let rounded = three_digits(unit.of_nanos(nanos));
@@ -254,9 +273,8 @@ fn block(hist: &Hist, unit: Unit, out: &mut dyn Write) -> io::Result<()> {
         if rounded.parse().is_ok_and(inside) { rounded } else { exact(nanos) }
     };
     let [p50, p90, p99, p99_9] = hist.quantiles(unit, QUANTILES).map(percentile);
-    writeln!(
-        out,
-        "# count={} min={} mean={} p50={p50} p90={p90} p99={p99} p99.9={p99_9} max={} ({})",
+    format!(
+        "count={} min={} mean={} p50={p50} p90={p90} p99={p99} p99.9={p99_9} max={} ({})",
         hist.count(),
         exact(hist.min() as f64),
         exact(hist.mean()),
@@ -267,7 +285,7 @@ fn block(hist: &Hist, unit: Unit, out: &mut dyn Write) -> io::Result<()> {
 
 fn exact(value: f64, unit: Unit) -> String {
     let decimals = match unit {
-        Unit::Nsecs => 0,
+        Unit::Nsecs | Unit::Bytes => 0,
         Unit::Usecs => 1,
         Unit::Msecs => 3,
     };

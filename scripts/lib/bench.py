@@ -16,6 +16,10 @@ WORK = BIN + "/workload"
 DEEP = os.path.join(tempfile.mkdtemp(prefix="bench."), "deep")
 PIN = "taskset -c %d " % max(os.sched_getaffinity(0))
 
+# 16,384 reads of a loop device, each of which is one of the disk below, too.
+READS = ("f=$(mktemp) && head -c 64M /dev/zero >$f && d=$(losetup --find --show --direct-io=on $f) && "
+         "dd if=$d of=/dev/null bs=4k iflag=direct 2>/dev/null; losetup --detach $d; rm $f")
+
 # tool: (peer, its arguments, our arguments, {load: command})
 TOOLS = {
     "runqlat": ("/usr/sbin/runqlat", ["1000", "1"], [], {
@@ -34,6 +38,10 @@ TOOLS = {
         "two threads over pipes, one CPU": PIN + WORK + " pingpong 100003",
         "the same, 15 frames deep": PIN + DEEP + " 15 100003",
     }),
+    "biolatency": ("/usr/sbin/biolatency", ["1000", "1"], [], {"reads of a loop device": READS}),
+    "biolatency -Q": ("/usr/sbin/biolatency", ["-Q", "1000", "1"], ["-Q"], {"reads of a loop device": READS}),
+    "biolatency -D -F": ("/usr/sbin/biolatency", ["-D", "-F", "1000", "1"], ["-D", "-F"],
+                         {"reads of a loop device": READS}),
     "opensnoop": ("/usr/sbin/opensnoop", [], [], {
         "one process, as fast as it can": WORK + " opens openat 100003 /etc/hostname",
     }),

@@ -14,6 +14,7 @@
 pub mod bpf;
 pub mod cgroup;
 pub mod cpu;
+pub mod disk;
 mod drain;
 mod ended;
 pub mod env;

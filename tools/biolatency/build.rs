@@ -1,0 +1,3 @@
+fn main() -> Result<(), bpf_build::Error> {
+    bpf_build::skeleton("biolatency")
+}
