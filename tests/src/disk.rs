@@ -100,9 +100,9 @@ impl Loop {
     }
 
     /// # Errors
-    /// This kernel has no such scheduler, or no choice.
+    /// As [`schedule`].
     pub fn schedule(&self, scheduler: &str) -> Result<(), String> {
-        set(self.name(), "scheduler", scheduler)
+        schedule(self.name(), scheduler)
     }
 
     /// Takes it away while whoever likes looks.
@@ -146,6 +146,20 @@ pub fn run(program: &str, args: &str) -> Result<String, String> {
 pub fn set(disk: &str, name: &str, value: &str) -> Result<(), String> {
     let file = format!("/sys/block/{disk}/queue/{name}");
     fs::write(&file, value).map_err(|e| format!("{file}: {e}"))
+}
+
+/// Changes a disk's scheduler, and says which one it has.
+///
+/// # Errors
+/// This kernel has no such scheduler, or no choice.
+pub fn schedule(disk: &str, scheduler: &str) -> Result<(), String> {
+    set(disk, "scheduler", scheduler)?;
+    let file = format!("/sys/block/{disk}/queue/scheduler");
+    let shown = fs::read_to_string(&file).map_err(|e| format!("{file}: {e}"))?;
+    eprintln!("{disk}: scheduler {}", shown.trim());
+    // Where there is no choice there are no brackets: "none".
+    let is_set = shown.contains(&format!("[{scheduler}]")) || shown.trim() == scheduler;
+    if is_set { Ok(()) } else { Err(format!("{disk} takes no scheduler {scheduler}: {}", shown.trim())) }
 }
 
 /// Direct I/O, request by request.

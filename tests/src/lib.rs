@@ -20,6 +20,8 @@ mod ended;
 pub mod env;
 mod full_pipe;
 pub mod help;
+pub mod latency;
+pub mod modules;
 pub mod noise;
 pub mod privilege;
 pub mod program;

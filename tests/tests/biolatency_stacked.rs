@@ -1,0 +1,99 @@
+//! biolatency on disks that stand on others: made of modules, so in guests only.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic here is a failed test")]
+
+mod vm {
+    use tracebelt_tests::disk::{BLOCK, Direct, assert_all, module, run};
+    use tracebelt_tests::latency::{assert_within, biolatency, direct};
+    use tracebelt_tests::modules::{Module, null_blk};
+    use tracebelt_tests::{Ended, Tool, env, eventually, in_guests_only, skip, total};
+
+    /// 50 ms are added by a layer that has no requests.
+    #[test]
+    fn a_stacked_device_is_seen_by_its_bios() {
+        in_guests_only!();
+        let (_module, disk) =
+            match null_blk("irqmode=0").and_then(|made| module("dm-delay", "").map(|()| made)) {
+                Ok(made) => made,
+                Err(why) => skip!("{why}"),
+            };
+        for (target, from, to) in [("delay", 50.0, 60.0), ("linear", 0.0, 20.0)] {
+            let rest = if target == "delay" { "0 50" } else { "0" };
+            let table = format!("0 65536 {target} /dev/{disk} {rest}");
+            let name = format!("test-{target}");
+            let made =
+                std::process::Command::new("dmsetup").args(["create", &name, "--table", &table]).output();
+            match made {
+                Ok(output) if output.status.success() => {}
+                other => skip!("dmsetup: {other:?}"),
+            }
+            let _ = run("dmsetup", "mknodes");
+            let number = run("dmsetup", &format!("info -c --noheadings -o major,minor {name}")).unwrap();
+            // Bios by itself; nothing else is asked for.
+            let upper = Tool::new("biolatency").args(["--json", "-d", &number]).start();
+            let lower = biolatency(&disk, "").start();
+            let all = Tool::new("biolatency").words("--json --bio").start();
+            Direct::open(format!("/dev/mapper/{name}"), BLOCK).reads(23);
+            let (upper, lower, all) = (upper.stop().expect(0), lower.stop().expect(0), all.stop().expect(0));
+            assert_all(upper.end().events(), &upper, 23);
+            assert!(upper.err().contains("has no requests, so its bios are traced"), "{}", upper.story());
+            assert_within(&upper, "total", from, to);
+            assert_all(lower.end().events(), &lower, 23);
+            assert_within(&lower, "device", 0.0, 20.0);
+            // One at each level, each under the name of its own.
+            let hists = all.histograms();
+            let of = |name: &str| total(hists.iter().filter(|hist| hist.key.str("disk") == name)).0;
+            assert_all(of(&disk), &all, 23);
+            assert_all(
+                hists
+                    .iter()
+                    .filter(|hist| hist.key.str("disk").starts_with("dm-"))
+                    .map(|hist| hist.count)
+                    .sum(),
+                &all,
+                23,
+            );
+            Tool::new("biolatency")
+                .args(["-d", &number, "--split"])
+                .run()
+                .expect_error(2, &["--split", &disk]);
+            eventually(env::patience(), || run("dmsetup", &format!("remove {name}")).ok());
+        }
+    }
+
+    /// A write goes to both disks of a mirror, and is one of the mirror's own.
+    #[test]
+    fn a_mirror_is_no_double_count() {
+        in_guests_only!();
+        let loaded =
+            Module::load("null_blk", "nr_devices=2 queue_mode=2 gb=1 bs=512 irqmode=0 memory_backed=1");
+        let _module = match loaded.and_then(|made| module("raid1", "").map(|()| made)) {
+            Ok(made) => made,
+            Err(why) => skip!("{why}"),
+        };
+        let made = run(
+            "mdadm",
+            "--build /dev/md77 --level=1 --raid-devices=2 --assume-clean /dev/nullb0 /dev/nullb1",
+        );
+        if let Err(why) = made {
+            skip!("{why}");
+        }
+        let tool = Tool::new("biolatency").words("--json --bio -o write").start();
+        let disks = Tool::new("biolatency").words("--json -D -o write").start();
+        direct("md77", BLOCK).writes(29);
+        let (bios, requests) = (tool.stop().expect(0), disks.stop().expect(0));
+        let of = |ended: &Ended, name: &str| {
+            let hists = ended.histograms();
+            total(hists.iter().filter(|hist| hist.key.str("disk") == name)).0
+        };
+        for (name, ended) in [
+            ("md77", &bios),
+            ("nullb0", &bios),
+            ("nullb1", &bios),
+            ("nullb0", &requests),
+            ("nullb1", &requests),
+        ] {
+            assert_all(of(ended, name), ended, 29);
+        }
+        eventually(env::patience(), || run("mdadm", "--stop /dev/md77").ok());
+    }
+}
