@@ -13,6 +13,7 @@
 
 pub mod bpf;
 pub mod cgroup;
+pub mod commands;
 pub mod cpu;
 pub mod disk;
 mod drain;
