@@ -77,3 +77,13 @@ setup() {
     have_clang || die "there is still no clang 16 or newer${BPF_CLANG:+; BPF_CLANG=$BPF_CLANG}"
     have_c || die "cc still does not find the headers of libelf and zlib"
 }
+
+# Programs that some root tests work with. Where one cannot be had, those tests say so and are skipped.
+setup_root_tests() {
+    local name debs=()
+    for name in fio dmsetup; do # packages of the same names
+        PATH=$PATH:/usr/sbin:/sbin have "$name" || debs+=("$name")
+    done
+    ((${#debs[@]})) || return 0
+    { can_install && apt_update && apt_install "${debs[@]}"; } || say "going on without ${debs[*]}: some tests are skipped"
+}

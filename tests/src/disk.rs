@@ -105,6 +105,19 @@ impl Loop {
         schedule(self.name(), scheduler)
     }
 
+    /// As long as that is open, udev looks at nothing here, not even after a write.
+    ///
+    /// # Errors
+    /// Another has it.
+    pub fn lock(&self) -> Result<File, String> {
+        let file = File::open(&self.device).map_err(|e| format!("{}: {e}", self.path()))?;
+        // SAFETY: a descriptor of our own.
+        match unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } {
+            0 => Ok(file),
+            _ => Err(format!("{}: flock: {}", self.path(), io::Error::last_os_error())),
+        }
+    }
+
     /// Takes it away while whoever likes looks.
     pub fn unplug(&self) {
         let _ = Command::new("losetup").arg("--detach").arg(&self.device).stderr(Stdio::null()).status();
@@ -113,7 +126,9 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        let _ = set(self.name(), "iostats", "1"); // the next that gets this number is to find it as usual
+        // The next that gets this number is to find it as usual.
+        let _ = set(self.name(), "iostats", "1");
+        let _ = set(self.name(), "nomerges", "0");
         self.unplug();
     }
 }

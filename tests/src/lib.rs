@@ -19,6 +19,7 @@ pub mod disk;
 mod drain;
 mod ended;
 pub mod env;
+pub mod fio;
 mod full_pipe;
 pub mod help;
 pub mod latency;
