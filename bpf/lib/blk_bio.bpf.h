@@ -8,9 +8,15 @@
 /* In one request. Ends beyond are counted as unmatched when the bio is used again. */
 #define MAX_BIOS 256
 
+/* A bio that only flushes is a write of nothing; the request made of it has an operation of its own. */
+static __always_inline u32 bio_flags(u32 flags, u32 bytes)
+{
+	return !bytes && flags & cfg.preflush ? (flags & ~OP_MASK) | cfg.op_flush : flags;
+}
+
 static __always_inline bool bio_wanted(bool direct, struct bio *bio)
 {
-	if (!op_wanted(GET(direct, bio, bi_opf)))
+	if (!op_wanted(bio_flags(GET(direct, bio, bi_opf), GET(direct, bio, bi_iter.bi_size))))
 		return false;
 	if (cfg.ranges && !sector_wanted(bio_dev(direct, bio), GET(direct, bio, bi_iter.bi_sector)))
 		return false;
@@ -49,20 +55,20 @@ static __always_inline int end_one(bool direct, struct bio *bio, u64 key, int er
 	struct blk_start *start = find_start(direct, key);
 	struct blk_key section = {};
 	u64 now, total;
-	u32 bytes;
+	u32 bytes, flags;
 
 	if (!start)
 		return 0;
 	now = bpf_ktime_get_ns();
+	bytes = start->bytes;
+	flags = cfg.by || cfg.slower_ns ? bio_flags(BPF_CORE_READ(bio, bi_opf), bytes) : 0;
 	if (cfg.by)
-		set_key(&section, start->dev, start->part ? start->part : start->dev,
-			BPF_CORE_READ(bio, bi_opf), start->bytes, bio);
+		set_key(&section, start->dev, start->part ? start->part : start->dev, flags, bytes, bio);
 	if (error)
 		add_error(&section, error);
 	if (cfg.slower_ns && now - start->queued >= cfg.slower_ns)
-		send_event(start, now, start->dev, BPF_CORE_READ(bio, bi_opf), error);
+		send_event(start, now, start->dev, flags, error);
 	total = now - start->queued;
-	bytes = start->bytes;
 	drop_start(direct, start, key);
 	if (!cfg.slower_ns)
 		add_io(direct, &section, 0, total, bytes);

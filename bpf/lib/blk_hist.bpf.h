@@ -50,6 +50,7 @@ const volatile struct blk_cfg {
 	u32 by; /* enum by */
 	u32 ranges; /* that many are in use; 0: all disks */
 	u32 op_flush;
+	u32 preflush; /* REQ_PREFLUSH */
 	u32 flush_seq; /* RQF_FLUSH_SEQ */
 	u8 by_cgroup; /* look into filter_cgroups */
 	u8 depth; /* the number of requests in flight at each issue */

@@ -22,6 +22,7 @@ fn what_excludes_each_other_is_said() {
 
 mod root {
     use tracebelt_tests::disk::{BLOCK, Direct, Loop, assert_all};
+    use tracebelt_tests::latency::{self, biolatency};
     use tracebelt_tests::{Ended, Histogram, Tool, skip, total};
 
     fn count(ended: &Ended) -> u64 {
@@ -118,15 +119,22 @@ mod root {
             Err(why) => skip!("{why}"),
         };
         let ops = ["read", "WRITE", "flush", "write,read", "discard"];
-        let tools =
-            ops.map(|op| Tool::new("biolatency").args(["--json", "-d", one.path(), "-o", op]).start());
-        let mut direct = Direct::open(&one.device, BLOCK);
-        direct.reads(101);
-        direct.writes(53);
-        (0..7).for_each(|_| direct.flush());
-        for (tool, done) in tools.into_iter().zip([101, 53, 7, 101 + 53, 0]) {
-            let ended = tool.stop().expect(0);
-            assert_all(count(&ended), &ended, done);
+        for mode in ["", "--bio"] {
+            let tool = |op| Tool::new("biolatency").args(["--json", "-d", one.path(), "-o", op]).words(mode);
+            let tools = ops.map(|op| tool(op).start());
+            let by = biolatency(one.path(), &format!("--by op {mode}")).start();
+            let mut direct = Direct::open(&one.device, BLOCK);
+            direct.reads(101);
+            direct.writes(53);
+            (0..7).for_each(|_| direct.flush());
+            for (tool, done) in tools.into_iter().zip([101, 53, 7, 101 + 53, 0]) {
+                let ended = tool.stop().expect(0);
+                assert_all(count(&ended), &ended, done);
+            }
+            let by = by.stop().expect(0);
+            for (op, done) in [("Read", 101), ("Write", 53), ("Flush", 7)] {
+                assert_all(latency::count(&by.histograms(), "op", op), &by, done);
+            }
         }
         Tool::new("biolatency").words("-o trim").run().expect_error(2, &["--op", "'trim'", "discard"]);
     }

@@ -20,6 +20,7 @@ fn kernel_dev(major: u64, minor: u64) -> u32 {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
     pub name: String,
+    pub is_part: bool,
     /// Of the whole disk, as requests have it.
     pub dev: u32,
     pub first: u64,
@@ -54,6 +55,7 @@ pub fn resolve(given: &Path) -> Result<Disk> {
     let below = fs::read_dir(whole.join("slaves")).into_iter().flatten().flatten();
     Ok(Disk {
         name: name_of(&dir).ok_or_else(missing)?,
+        is_part,
         dev: kernel_dev(dev.0, dev.1),
         first,
         last,

@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 pub struct InFlight {
     at_start: u64,
-    at_end: u64,
+    pub at_end: u64,
     /// Their ends were not seen: the kernel says that they are not in flight any more.
     pub unseen: u64,
     oldest: Duration,

@@ -33,6 +33,7 @@ mod groups;
 mod hooks;
 mod inflight;
 mod names;
+mod nothing;
 mod report;
 mod sections;
 mod slower;
@@ -85,6 +86,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     cfg.span = span as u32;
     cfg.by = kinds.iter().map(|kind| *kind as u32).sum();
     cfg.op_flush = flags.op_number("flush").unwrap_or(u32::MAX);
+    cfg.preflush = flags.flag("PREFLUSH");
     cfg.by_cgroup = u8::from(!wanted.cgroups.is_empty());
     cfg.chain_endio = if bio { hooks::chain_endio() } else { 0 };
     cfg.depth = u8::from(args.inflight);
@@ -144,7 +146,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     in_flight.book(&skel)?;
     let coverage = Coverage::read(skel.object())?;
     if run.events == 0 {
-        report::nothing_seen(args, bio);
+        eprintln!("biolatency: {}", nothing::why(args, &disks, bio, in_flight.at_end));
     }
     in_flight.say();
     let end = End {

@@ -66,6 +66,11 @@ impl Flags {
         self.ops.iter().find(|(name, _)| same(name)).map(|(_, value)| *value)
     }
 
+    /// The mask of a flag; 0 if this kernel has none of that name.
+    pub fn flag(&self, wanted: &str) -> u32 {
+        self.bits.iter().find(|(name, _)| name == wanted).map_or(0, |(_, bit)| 1 << bit)
+    }
+
     /// A bit for each of the operations of `--op`.
     ///
     /// # Errors
@@ -152,6 +157,7 @@ mod tests {
         assert_eq!(flags().all(1 << 11 | 1), "Sync-Write");
         assert_eq!(flags().all(1 << 11 | 1 << 15 | 1 << 17 | 9), "FUA-Idle-Sync-WriteZeroes");
         assert_eq!(flags().all(1 << 30 | 36), "0x40000000-Op36");
+        assert_eq!((flags().flag("FUA"), flags().flag("PREFLUSH")), (1 << 17, 0));
     }
 
     #[test]

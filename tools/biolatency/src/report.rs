@@ -43,13 +43,19 @@ impl Report<'_> {
             self.section(out, seconds, &key, section)?;
         }
         if self.args.extension {
-            let mut all = Hist::default();
-            sections.iter().for_each(|(_, section)| all.merge(&section.main));
-            let unit = self.unit();
-            let of = |nanos: f64| unit.of_nanos(nanos) as u64;
-            let (avg, total, count) = (of(all.mean()), of(all.sum() as f64), all.count());
-            let name = unit.name();
-            out.text(&format!("\navg = {avg} {name}, total: {total} {name}, count: {count}"))?;
+            let all = |of: fn(&Section) -> &Hist| {
+                let mut all = Hist::default();
+                sections.iter().for_each(|(_, section)| all.merge(of(section)));
+                extension(&all, self.unit())
+            };
+            out.text("")?;
+            match self.span {
+                Span::Split => {
+                    out.text(&format!("queue  {}", all(|section| &section.queue)))?;
+                    out.text(&format!("device {}", all(|section| &section.main)))?;
+                }
+                _ => out.text(&all(|section| &section.main))?,
+            }
         }
         Ok(())
     }
@@ -108,6 +114,14 @@ impl Report<'_> {
     }
 }
 
+/// `-e`, as bcc has it.
+fn extension(hist: &Hist, unit: Unit) -> String {
+    let of = |nanos: f64| unit.of_nanos(nanos) as u64;
+    let (avg, total, count) = (of(hist.mean()), of(hist.sum() as f64), hist.count());
+    let name = unit.name();
+    format!("avg = {avg} {name}, total: {total} {name}, count: {count}")
+}
+
 /// "disk = vda"; a size is a range.
 fn word(name: &str, cell: &Cell<'_>) -> String {
     match (name, cell) {
@@ -162,21 +176,4 @@ pub fn meaning(span: Span, bio: bool) -> &'static str {
         (Span::Total, _) => "queue and device time, insertion to completion",
         (Span::Split, _) => "queue time, insertion to first issue, beside device time, to completion",
     }
-}
-
-pub fn nothing_seen(args: &Args, bio: bool) {
-    let what = if bio { "bio" } else { "request" };
-    let filtered = !args.disk.is_empty() || !args.op.is_empty() || !args.cgroup.is_empty();
-    let why = match (args.slower.is_some(), filtered, bio) {
-        (true, ..) => "took that long",
-        (false, true, _) => {
-            "that matches the filters ended: reads may come from the page cache, writes may still be in it"
-        }
-        (false, false, true) => "ended: reads may come from the page cache, writes may still be in it",
-        (false, false, false) => {
-            "ended: reads may come from the page cache, writes may still be in it, \
-             and dm, md and zram have no requests (--bio)"
-        }
-    };
-    eprintln!("biolatency: no {what} {why}");
 }
