@@ -109,7 +109,7 @@ static __always_inline int on_insert(bool direct, struct request *rq)
 		return 0;
 	key = key_of(direct, rq);
 	start = find_start(direct, key);
-	if (start && start->requeues) /* the first time stands */
+	if (start && start->requeued) /* the first time stands */
 		return 0;
 	start = begin_request(direct, key, start, rq);
 	if (!start)
@@ -147,8 +147,8 @@ static __always_inline int on_issue(bool direct, struct request *rq)
 		return 0;
 	key = key_of(direct, rq);
 	start = find_start(direct, key);
-	if (start && start->requeues && start->issued) { /* the first time stands */
-		start->requeues = 0;
+	if (start && start->requeued && start->issued) { /* the first time stands */
+		start->requeued = 0;
 		return 0;
 	}
 	if (cfg.span == SPAN_TOTAL && !cfg.slower_ns && start && !start->issued) {
@@ -165,8 +165,9 @@ static __always_inline int on_issue(bool direct, struct request *rq)
 		if (cfg.slower_ns)
 			note_submitter(direct, start, rq);
 	}
-	start->requeues = 0;
+	start->requeued = 0;
 	start->issued = now;
+	start->op = GET(direct, rq, cmd_flags) & OP_MASK;
 	start->bytes = 0;
 	if (cfg.slower_ns)
 		start->sector = GET(direct, rq, __sector);
@@ -187,7 +188,7 @@ static __always_inline int on_requeue(bool direct, struct request *rq)
 	start = find_start(direct, key_of(direct, rq));
 	if (!start)
 		return 0;
-	start->requeues = 1;
+	start->requeued = 1;
 	if (!start->issued) /* the driver had no room for it: it was never on its way */
 		return 0;
 	set_request_key(&key, direct, rq, start->bytes);

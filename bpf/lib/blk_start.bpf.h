@@ -24,7 +24,8 @@ struct blk_start {
 	};
 	u32 bytes;
 	u32 dev; /* of bios: where they were sent to, which may change on their way */
-	u16 requeues; /* since the last issue: it is the same request when it comes again */
+	u8 requeued; /* since the last issue: it is the same request when it comes again */
+	u8 op; /* of requests that were issued */
 	s16 error; /* of a part that has ended */
 	u32 tgid; /* --slower: who submitted it */
 	char comm[16];
@@ -101,7 +102,7 @@ static __always_inline struct blk_start *make_start(bool direct, u64 key)
 		if (!start->key && !__sync_val_compare_and_swap(&start->key, 0, key)) {
 			start->issued = 0;
 			start->dev = 0;
-			start->requeues = 0;
+			start->requeued = 0;
 			start->error = 0;
 			start->tgid = 0;
 			return start;

@@ -6,11 +6,12 @@ mod vm {
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::thread;
+    use std::time::Duration;
 
-    use tracebelt_tests::disk::{BLOCK, assert_all, set};
+    use tracebelt_tests::disk::{BLOCK, assert_all, schedule, set};
     use tracebelt_tests::latency::{biolatency, direct, errors, figure, of};
-    use tracebelt_tests::modules::{Faults, null_blk, scsi_debug};
-    use tracebelt_tests::{Record, env, eventually, in_guests_only, skip};
+    use tracebelt_tests::modules::{Faults, NullDisks, null_blk, scsi_debug};
+    use tracebelt_tests::{Ended, Record, env, eventually, in_guests_only, skip};
 
     /// A read over a bad place: the sectors before it end well, the rest fails. That is one request.
     #[test]
@@ -216,6 +217,47 @@ mod vm {
             assert_eq!(ended.end().0.get("in_flight")["at_end"], 0, "{}", ended.story());
             assert_eq!(errors(&ended), [], "{}", ended.story());
         }
+    }
+
+    /// The run ends while the device has one request and others wait: in flight, all of them, and none is missing. The
+    /// kernel's own count has neither those that wait nor a flush.
+    #[test]
+    fn what_waits_at_the_end_is_in_flight() {
+        in_guests_only!();
+        let settings = "size=16 blocksize=4096 submit_queues=1 hw_queue_depth=1 memory_backed=1 cache_size=1 \
+                        irqmode=2 completion_nsec=2000000000";
+        let _disks = match NullDisks::new(&[settings.to_owned()]) {
+            Ok(disks) => disks,
+            Err(why) => skip!("{why}"),
+        };
+        let disk = "nullb0";
+        if let Err(why) = schedule(disk, "mq-deadline").and_then(|()| set(disk, "nr_requests", "64")) {
+            skip!("{why}");
+        }
+        let at_end = |ended: &Ended, number: u64| {
+            assert_eq!(ended.end().0.get("in_flight")["at_end"], number, "{}", ended.story());
+            assert_eq!((ended.end().all_lost(), ended.end().events()), (0, 0), "{}", ended.story());
+        };
+        let tools = ["--split", "-Q", "--bio"].map(|args| biolatency(disk, args).start());
+        thread::scope(|scope| {
+            for i in 0..4 {
+                scope.spawn(move || direct(disk, BLOCK).read(i << 20, BLOCK).unwrap());
+            }
+            thread::sleep(Duration::from_millis(700)); // all are there, and none has ended
+            tools.iter().for_each(|tool| tool.signal(libc::SIGINT));
+            for tool in tools {
+                at_end(&tool.wait().expect(0), 4);
+            }
+        });
+        let tools = ["", "--split"].map(|args| biolatency(disk, args).start());
+        thread::scope(|scope| {
+            scope.spawn(|| direct(disk, BLOCK).flush());
+            thread::sleep(Duration::from_millis(700));
+            tools.iter().for_each(|tool| tool.signal(libc::SIGINT));
+            for tool in tools {
+                at_end(&tool.wait().expect(0), 1);
+            }
+        });
     }
 
     /// A disk that goes away under its readers: what it had is counted under its name, and nothing stays in flight.

@@ -3,13 +3,18 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use common::{clock, maps};
 use libbpf_rs::skel::Skel as _;
 use libbpf_rs::{MapCore as _, MapFlags};
 use serde_json::{Value, json};
 
 use crate::bpf::BiolatencySkel;
+use crate::bpf::types::blk_start;
+use crate::names::Flags;
+
+// SAFETY: integers and bytes without padding; every bit pattern is valid.
+unsafe impl plain::Plain for blk_start {}
 
 /// `BEGAN_BEFORE` of bpf/lib/maps.bpf.h.
 const BEGAN_BEFORE: u32 = 6;
@@ -34,36 +39,36 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// After the run.
+    /// After the run. `bio`: it was about bios.
     ///
     /// # Errors
     /// A map cannot be read.
-    pub fn read(skel: &BiolatencySkel<'_>) -> Result<InFlight> {
+    pub fn read(skel: &BiolatencySkel<'_>, flags: &Flags, bio: bool) -> Result<InFlight> {
         let losses = maps::find(skel.object(), "losses")?;
         let at_start =
             sum(&losses.lookup_percpu(&BEGAN_BEFORE.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default());
         let now = clock::monotonic();
-        let mut ages = Vec::new();
+        let mut left = Vec::new();
+        let mut add = |start: &blk_start| {
+            let is_in_driver = start.issued != 0 && start.requeued == 0;
+            let is_counted = bio || (is_in_driver && flags.is_accounted(start.op.into()));
+            left.push(Left { age: Duration::from_nanos(now.saturating_sub(start.queued)), is_counted });
+        };
         if let Some(data) = &skel.maps.bss_table_data {
-            let used = data.table.iter().filter(|start| start.key != 0);
-            ages.extend(used.map(|start| now.saturating_sub(start.queued)));
+            data.table.iter().filter(|start| start.key != 0).for_each(&mut add);
         }
         let hash = &skel.maps.start_hash;
         for key in hash.keys() {
-            // `queued` is the second word of `struct blk_start`.
-            let found = hash.lookup(&key, MapFlags::ANY)?;
-            ages.extend(
-                found.and_then(|start| maps::u64_at(&start, 8)).map(|queued| now.saturating_sub(queued)),
-            );
+            if let Some(found) = hash.lookup(&key, MapFlags::ANY)? {
+                add(plain::from_bytes(&found).ok().context("a start of another shape")?);
+            }
         }
-        ages.sort_unstable();
-        let young = ages.partition_point(|age| Duration::from_nanos(*age) < YOUNG);
-        let old = ages.len() - young;
-        let real = young + if old == 0 { 0 } else { real(old, lasting_count()) };
-        let unseen = (ages.len() - real) as u64;
-        ages.truncate(real);
-        let oldest = Duration::from_nanos(ages.last().copied().unwrap_or(0));
-        Ok(InFlight { at_start, at_end: real as u64, unseen, oldest })
+        let doubtful = left.iter().filter(|left| left.is_doubtful()).count();
+        let real = if doubtful == 0 { 0 } else { real(doubtful, lasting_count(), bio) };
+        let all = left.len();
+        let ages = there(left, real);
+        let oldest = ages.iter().max().copied().unwrap_or_default();
+        Ok(InFlight { at_start, at_end: ages.len() as u64, unseen: (all - ages.len()) as u64, oldest })
     }
 
     /// Counts the unseen ends among what was lost.
@@ -106,9 +111,39 @@ fn sum(per_cpu: &[Vec<u8>]) -> u64 {
     per_cpu.iter().filter_map(|bytes| maps::u64_at(bytes, 0)).sum()
 }
 
-/// How many of those that seem to be under way for long are, by the kernel's count; all, if it has none.
-fn real(seeming: usize, kernels: Option<u64>) -> usize {
-    kernels.map_or(seeming, |count| seeming.min(usize::try_from(count).unwrap_or(usize::MAX)))
+/// An I/O whose end was not seen.
+struct Left {
+    age: Duration,
+    /// The kernel has it in its count of what is in flight, if it is. That leaves out what waits for its turn.
+    is_counted: bool,
+}
+
+impl Left {
+    fn is_doubtful(&self) -> bool {
+        self.is_counted && self.age >= YOUNG
+    }
+}
+
+/// The ages of those that are under way: of the doubtful ones the youngest, so many.
+fn there(mut left: Vec<Left>, real: usize) -> Vec<Duration> {
+    left.sort_unstable_by_key(|left| left.age);
+    let mut doubtful = 0;
+    left.retain(|left| {
+        doubtful += usize::from(left.is_doubtful());
+        !left.is_doubtful() || doubtful <= real
+    });
+    left.into_iter().map(|left| left.age).collect()
+}
+
+/// How many of those that seem to be under way for long are, by the kernel's count; all, if it has none. It counts
+/// requests: of bios it only tells that there are some, for several may be in one, or wait for one.
+fn real(seeming: usize, kernels: Option<u64>, bio: bool) -> usize {
+    match kernels {
+        None => seeming,
+        Some(0) => 0,
+        Some(_) if bio => seeming,
+        Some(count) => seeming.min(usize::try_from(count).unwrap_or(usize::MAX)),
+    }
 }
 
 /// Those that the kernel has in flight and that stay: whatever comes and goes meanwhile is not old.
@@ -142,6 +177,18 @@ mod tests {
 
     #[test]
     fn what_the_kernel_does_not_have_in_flight_is_not() {
-        assert_eq!([real(3, Some(1)), real(3, Some(9)), real(3, None), real(0, Some(2))], [1, 3, 3, 0]);
+        let of = |kernels| real(3, kernels, false);
+        assert_eq!([of(Some(1)), of(Some(9)), of(None), of(Some(0))], [1, 3, 3, 0]);
+        assert_eq!([Some(1), None, Some(0)].map(|kernels| real(3, kernels, true)), [3, 3, 0]);
+    }
+
+    #[test]
+    fn what_waits_for_its_turn_is_under_way() {
+        let left = |millis, is_counted| Left { age: Duration::from_millis(millis), is_counted };
+        let all = || vec![left(900, true), left(500, true), left(700, false), left(5, true)];
+        let millis = |ages: Vec<Duration>| ages.iter().map(Duration::as_millis).collect::<Vec<_>>();
+        assert_eq!(millis(there(all(), 1)), [5, 500, 700]);
+        assert_eq!(millis(there(all(), 0)), [5, 700]);
+        assert_eq!(millis(there(all(), 2)), [5, 500, 700, 900]);
     }
 }

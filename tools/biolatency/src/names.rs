@@ -66,6 +66,15 @@ impl Flags {
         self.ops.iter().find(|(name, _)| same(name)).map(|(_, value)| *value)
     }
 
+    /// Does the kernel count such requests among those in flight? It leaves out flushes, and what is passed through to
+    /// the device.
+    pub fn is_accounted(&self, flags: u32) -> bool {
+        let found = self.ops.iter().find(|(_, value)| *value == flags & OP_MASK);
+        found.is_some_and(|(name, _)| {
+            name != "FLUSH" && !name.starts_with("DRV_") && !name.starts_with("SCSI_")
+        })
+    }
+
     /// The mask of a flag; 0 if this kernel has none of that name.
     pub fn flag(&self, wanted: &str) -> u32 {
         self.bits.iter().find(|(name, _)| name == wanted).map_or(0, |(_, bit)| 1 << bit)
@@ -169,6 +178,13 @@ mod tests {
             error.contains("'trim'") && error.contains("write-zeroes") && !error.contains("last"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_account_is_known() {
+        let ops = [("REQ_OP_READ", 0), ("REQ_OP_FLUSH", 2), ("REQ_OP_SCSI_IN", 32), ("REQ_OP_DRV_OUT", 35)];
+        let flags = Flags::from(ops.map(|(name, value)| (name.to_owned(), value)), []);
+        assert_eq!([0, 2, 32, 35, 99].map(|op| flags.is_accounted(op)), [true, false, false, false, false]);
     }
 
     #[test]
