@@ -183,6 +183,12 @@ mod vm {
             Ok(disks) => disks,
             Err(why) => skip!("{why}"),
         };
+        for i in 0..12 {
+            let disk = format!("nullb{i}");
+            if let Err(why) = schedule(&disk, "mq-deadline").and_then(|()| set(&disk, "nr_requests", "64")) {
+                skip!("{why}");
+            }
+        }
         let tools = ["-D --by op", "-D --by op --split"];
         let tools = tools.map(|args| Tool::new("biolatency").arg("--json").words(args).start());
         let (reads, writes, flushes) = (|i| 5 + i, |i| 3 + i, |i| 1 + i % 3);

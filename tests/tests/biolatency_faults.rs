@@ -104,7 +104,7 @@ mod vm {
         assert!((1..=6).contains(&requeued), "{}", ended.story());
         let hists = ended.histograms();
         let slow: u64 = hists[0].buckets.iter().filter(|(lo, ..)| *lo >= 500_000.0).map(|(.., n)| n).sum();
-        assert!((1..=requeued).contains(&slow) && hists[0].max >= 1_000_000.0, "{}", ended.story());
+        assert!((1..=requeued).contains(&slow) && hists[0].max >= 990_000.0, "{}", ended.story());
     }
 
     /// No try is answered: one request, that failed once, after all tries.
@@ -137,7 +137,7 @@ mod vm {
             ended.story()
         );
         assert!(figure(&ended, "requeued") >= 1, "{}", ended.story());
-        assert!(of(&ended.histograms(), "op", "Read")[0].max >= 2_000_000.0, "{}", ended.story());
+        assert!(of(&ended.histograms(), "op", "Read")[0].max >= 1_980_000.0, "{}", ended.story());
     }
 
     /// null_blk's own timeout: the block layer gives the request up while the device still has it, and it ends as timed

@@ -3,7 +3,7 @@
 
 mod vm {
     use tracebelt_tests::disk::{BLOCK, Direct, assert_all, module, run};
-    use tracebelt_tests::latency::{assert_within, biolatency, direct};
+    use tracebelt_tests::latency::{assert_within, biolatency, count, direct};
     use tracebelt_tests::modules::{Module, null_blk};
     use tracebelt_tests::{Ended, Tool, env, eventually, in_guests_only, skip, total};
 
@@ -95,5 +95,30 @@ mod vm {
             assert_all(of(ended, name), ended, 29);
         }
         eventually(env::patience(), || run("mdadm", "--stop /dev/md77").ok());
+    }
+    /// Memory that looks like a disk, and ends its bios itself.
+    #[test]
+    fn a_disk_without_requests_is_seen_by_its_bios() {
+        in_guests_only!();
+        let _module = match Module::load("zram", "num_devices=1") {
+            Ok(module) => module,
+            Err(why) => skip!("{why}"),
+        };
+        if let Err(why) = std::fs::write("/sys/block/zram0/disksize", "16M") {
+            skip!("zram0: {why}");
+        }
+        eventually(env::patience(), || std::path::Path::new("/dev/zram0").exists().then_some(()));
+        let mut direct = direct("zram0", BLOCK);
+        let (tool, all) =
+            (biolatency("zram0", "--by op").start(), Tool::new("biolatency").words("--json -D").start());
+        direct.writes(29);
+        direct.reads(31);
+        let (ended, all) = (tool.stop().expect(0), all.stop().expect(0));
+        assert!(ended.err().contains("zram0 has no requests, so its bios are traced"), "{}", ended.story());
+        for (op, done) in [("Read", 31), ("Write", 29)] {
+            assert_all(count(&ended.histograms(), "op", op), &ended, done);
+        }
+        assert_all(ended.end().events(), &ended, 60);
+        assert_eq!(count(&all.histograms(), "disk", "zram0"), 0, "it has no requests: {}", all.story());
     }
 }

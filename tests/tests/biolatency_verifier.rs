@@ -21,13 +21,15 @@ mod root {
             "--bio --size --by flags,partition,size",
             "--bio --slower 1ms",
         ];
-        let disk = std::fs::read_dir("/sys/block").unwrap().flatten().next();
+        // One that has requests: the others go with --bio only.
+        let disk =
+            std::fs::read_dir("/sys/block").unwrap().flatten().find(|disk| disk.path().join("mq").exists());
         let disk = disk.map(|entry| format!("-d {}", entry.file_name().to_str().unwrap().replace('!', "/")));
         let mut filters = vec![String::new(), "-o read,write,flush".to_owned(), "-- true".to_owned()];
-        // One of a kind that takes bios goes with --bio only.
-        filters.extend(disk.filter(|_| {
-            std::fs::read_dir("/sys/block").unwrap().flatten().all(|e| e.path().join("mq").exists())
-        }));
+        match disk {
+            Some(disk) => filters.push(disk),
+            None => eprintln!("biolatency: no disk with requests here, so not tried: --disk"),
+        }
         let group = Cgroup::new().ok().filter(|group| {
             let list = std::fs::read_to_string(group.dir().join("cgroup.controllers")).unwrap_or_default();
             list.contains("io")
