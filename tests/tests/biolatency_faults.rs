@@ -90,7 +90,7 @@ mod vm {
             Err(why) => skip!("{why}"),
         };
         let mut direct = direct(&disk, BLOCK);
-        let tool = biolatency(&disk, "-Q").start();
+        let tool = biolatency(&disk, "-Q -o read").start();
         let faults = match set_timeout(&disk, 1).and_then(|()| Faults::every(5, 128)) {
             Ok(faults) => faults,
             Err(why) => skip!("{why}"),
@@ -117,7 +117,7 @@ mod vm {
         };
         let mut direct = direct(&disk, BLOCK);
         direct.reads(3);
-        let tool = biolatency(&disk, "--by op").start();
+        let tool = biolatency(&disk, "--by op -o read").start();
         direct.reads(7);
         let faults = match set_timeout(&disk, 1).and_then(|()| Faults::every(1, 128)) {
             Ok(faults) => faults,
@@ -268,7 +268,7 @@ mod vm {
             Ok(made) => made,
             Err(why) => skip!("{why}"),
         };
-        let tools = ["-D", "-D --split"].map(|args| biolatency(&disk, args).start());
+        let tools = ["-D -o read", "-D -o read --split"].map(|args| biolatency(&disk, args).start());
         let good = AtomicU64::new(0);
         thread::scope(|scope| {
             for i in 0..4_u64 {
