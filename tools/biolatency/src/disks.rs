@@ -51,12 +51,12 @@ pub fn resolve(given: &Path) -> Result<Disk> {
         (true, Some(start), Some(size)) => (start, start + size.saturating_sub(1)),
         _ => (0, u64::MAX),
     };
-    let dev = read(&whole.join("dev")).and_then(|text| parse(&text)).ok_or_else(missing)?;
+    let dev = number_at(whole).ok_or_else(missing)?;
     let below = fs::read_dir(whole.join("slaves")).into_iter().flatten().flatten();
     Ok(Disk {
         name: name_of(&dir).ok_or_else(missing)?,
         is_part,
-        dev: kernel_dev(dev.0, dev.1),
+        dev,
         first,
         last,
         takes_bios: !whole.join("mq").exists(),
@@ -96,6 +96,12 @@ fn read(path: &Path) -> Option<String> {
 /// sysfs has `!` where a name has a slash.
 fn name_of(dir: &Path) -> Option<String> {
     Some(dir.file_name()?.to_str()?.replace('!', "/"))
+}
+
+/// Of a folder of sysfs.
+pub fn number_at(dir: &Path) -> Option<u32> {
+    let (major, minor) = parse(&read(&dir.join("dev"))?)?;
+    Some(kernel_dev(major, minor))
 }
 
 /// A request without a disk is one of a driver that looks for disks.

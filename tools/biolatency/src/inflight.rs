@@ -1,6 +1,7 @@
 //! What was under way when the run began, and what still is when it ends: outside of the histograms, and said.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::bpf::BiolatencySkel;
 use crate::bpf::types::blk_start;
+use crate::disks::{self, Disk};
 use crate::names::Flags;
 
 // SAFETY: integers and bytes without padding; every bit pattern is valid.
@@ -39,11 +41,11 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// After the run. `bio`: it was about bios.
+    /// After the run, which was about these disks (or all), and about bios or requests.
     ///
     /// # Errors
     /// A map cannot be read.
-    pub fn read(skel: &BiolatencySkel<'_>, flags: &Flags, bio: bool) -> Result<InFlight> {
+    pub fn read(skel: &BiolatencySkel<'_>, flags: &Flags, disks: &[Disk], bio: bool) -> Result<InFlight> {
         let losses = maps::find(skel.object(), "losses")?;
         let at_start =
             sum(&losses.lookup_percpu(&BEGAN_BEFORE.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default());
@@ -64,7 +66,7 @@ impl InFlight {
             }
         }
         let doubtful = left.iter().filter(|left| left.is_doubtful()).count();
-        let real = if doubtful == 0 { 0 } else { real(doubtful, lasting_count(), bio) };
+        let real = if doubtful == 0 { 0 } else { real(doubtful, lasting_count(&counting(disks, bio)), bio) };
         let all = left.len();
         let ages = there(left, real);
         let oldest = ages.iter().max().copied().unwrap_or_default();
@@ -147,25 +149,34 @@ fn real(seeming: usize, kernels: Option<u64>, bio: bool) -> usize {
 }
 
 /// Those that the kernel has in flight and that stay: whatever comes and goes meanwhile is not old.
-fn lasting_count() -> Option<u64> {
-    let mut least = kernels_count()?;
+fn lasting_count(dirs: &[PathBuf]) -> Option<u64> {
+    let mut least = kernels_count(dirs)?;
     for _ in 0..LOOKS {
         std::thread::sleep(PAUSE);
-        least = least.min(kernels_count()?);
+        least = least.min(kernels_count(dirs)?);
     }
     Some(least)
 }
 
-/// All that the kernel has in flight. None if it does not count that for some disk (iostats) that takes requests;
-/// others, zram for one, need not.
-fn kernels_count() -> Option<u64> {
+/// Where the kernel counts what may be left. Requests: of the disks that were asked for, and of those that have any.
+/// Bios: of all, for a disk of bios may leave the counting to those below it.
+fn counting(disks: &[Disk], bio: bool) -> Vec<PathBuf> {
+    let all = fs::read_dir("/sys/block").into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_asked_for = |dir: &Path| {
+        disks.is_empty() || disks::number_at(dir).is_some_and(|dev| disks.iter().any(|disk| disk.dev == dev))
+    };
+    all.filter(|dir| bio || (dir.join("mq").exists() && is_asked_for(dir))).collect()
+}
+
+/// None if the kernel does not count for some disk (iostats) that takes requests; others, zram for one, need not.
+fn kernels_count(dirs: &[PathBuf]) -> Option<u64> {
     let mut count = 0;
-    for disk in fs::read_dir("/sys/block").ok()?.flatten() {
-        let dir = disk.path();
+    for dir in dirs {
+        // One that has been pulled out has nothing in flight.
+        let Ok(text) = fs::read_to_string(dir.join("inflight")) else { continue };
         if dir.join("mq").exists() && fs::read_to_string(dir.join("queue/iostats")).ok()?.trim() == "0" {
             return None;
         }
-        let text = fs::read_to_string(dir.join("inflight")).ok()?;
         count += text.split_whitespace().filter_map(|n| n.parse::<u64>().ok()).sum::<u64>();
     }
     Some(count)

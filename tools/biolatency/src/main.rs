@@ -142,7 +142,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     }
     let seconds = run.tick.length().as_secs_f64();
     drop(links);
-    let in_flight = InFlight::read(&skel, &flags, bio)?;
+    let in_flight = InFlight::read(&skel, &flags, &disks, bio)?;
     in_flight.book(&skel)?;
     let coverage = Coverage::read(skel.object())?;
     if run.events == 0 {
