@@ -9,8 +9,7 @@ can_run_guests() {
         say "cannot run here: guests use this machine's own programs, and their kernels are for x86-64"
         exit 77
     fi
-    for pair in qemu-system-x86_64=qemu-system-x86 busybox=busybox-static depmod=kmod dpkg-deb=dpkg lz4=lz4 \
-        zstd=zstd xz=xz-utils cpio=cpio; do
+    for pair in busybox=busybox-static depmod=kmod dpkg-deb=dpkg lz4=lz4 zstd=zstd xz=xz-utils cpio=cpio; do
         PATH=$PATH:/sbin have "${pair%%=*}" || need+=("${pair#*=}")
     done
     [[ -e /usr/share/keyrings/debian-archive-keyring.gpg ]] || need+=(debian-archive-keyring)
@@ -19,6 +18,7 @@ can_run_guests() {
         [[ -x /usr/lib/qemu/virtiofsd || -x /usr/libexec/virtiofsd ]] || [[ ! $(apt_candidate virtiofsd) ]] || need+=(virtiofsd)
         ((${#need[@]} == 0)) || { apt_update && apt_install "${need[@]}" && need=(); } || true
     fi
+    have_qemu || { can_install && qemu_install; } || need+=(qemu-system-x86)
     if ((${#need[@]})); then
         say "cannot run here without the Debian packages ${need[*]}"
         exit 77
@@ -43,7 +43,7 @@ guest() {
         dir=$(mktemp -d "$work/guest.XXXXXX")
         printf '%s\n' "TRACEBELT_BIN='$bin' exec busybox sh '$here/guest' '$root' $(plan "$label" "$leg") ${binaries[*]}" >"$dir/command"
         code=0
-        "${boot[@]}" -t 3600 -s "$4" -a "$5" "$kernels/$release" "$dir" &
+        "${boot[@]}" -q "$qemu_dir" -t 3600 -s "$4" -a "$5" "$kernels/$release" "$dir" &
         # Not called but waited for, and not by a function: so that a signal reaches it.
         # shellcheck disable=SC2064 # the number of now
         trap "kill $! 2>/dev/null; wait $!; exit 1" TERM
