@@ -57,4 +57,18 @@ BOTH_WAYS(bio_queue, block_bio_queue, on_bio_queue(direct, subject(ctx, cfg.queu
 BOTH_WAYS(bios_complete, block_rq_complete, on_bios_complete(direct, (void *)ctx[0], ctx[1], ctx[2]))
 BOTH_WAYS(bio_complete, block_bio_complete, on_bio_complete(direct, (void *)ctx[1]))
 
+/* Only bios of groups that have limits come here; before 5.16, a7b36ee6ba29 ("block: move blk-throtl fast
+ * path inline"), all do, to a function of another name. */
+SEC("fentry/__blk_throtl_bio")
+int throttle_limited(unsigned long long *ctx)
+{
+	return cfg.typed ? on_throttle(true, (void *)ctx[0]) : on_throttle(false, (void *)ctx[0]);
+}
+
+SEC("fentry/blk_throtl_bio")
+int throttle_all(unsigned long long *ctx)
+{
+	return cfg.typed ? on_throttle(true, (void *)ctx[0]) : on_throttle(false, (void *)ctx[0]);
+}
+
 char LICENSE[] SEC("license") = "GPL";

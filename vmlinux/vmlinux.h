@@ -320,6 +320,7 @@ typedef struct {
 struct bio {
 	struct bio *bi_next;
 	unsigned int bi_opf;
+	unsigned short bi_flags;
 	u8 bi_status;
 	struct bvec_iter bi_iter;
 	atomic_t __bi_remaining;

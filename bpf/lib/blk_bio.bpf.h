@@ -23,17 +23,17 @@ static __always_inline bool bio_wanted(bool direct, struct bio *bio)
 	return !cfg.by_cgroup || group_wanted(bio);
 }
 
-static __always_inline int on_bio_queue(bool direct, struct bio *bio)
+/* NULL: not wanted, or no room, which has been counted. Its issue is left open. */
+static __always_inline struct blk_start *begin_bio(bool direct, struct bio *bio, u64 key,
+						   struct blk_start *stale)
 {
 	struct blk_start *start;
-	u64 key;
 
-	if (!running || !bio_wanted(direct, bio))
-		return 0;
-	key = key_of(direct, bio);
-	start = begin(direct, key, find_start(direct, key));
+	if (!bio_wanted(direct, bio))
+		return NULL;
+	start = begin(direct, key, stale);
 	if (!start)
-		return 0;
+		return NULL;
 	start->bytes = GET(direct, bio, bi_iter.bi_size);
 	start->dev = bio_dev(direct, bio);
 	if (cfg.slower_ns)
@@ -45,7 +45,36 @@ static __always_inline int on_bio_queue(bool direct, struct bio *bio)
 		bpf_get_current_comm(&start->comm, sizeof(start->comm));
 	}
 	start->queued = bpf_ktime_get_ns();
-	start->issued = start->queued;
+	return start;
+}
+
+/* It may have to wait for its group's turn (io.max) before the kernel traces its submission, or has come
+ * back from that. What was traced already is sent on to another disk, and is the same bio. */
+static __always_inline int on_throttle(bool direct, struct bio *bio)
+{
+	u64 key;
+
+	if (!running || GET(direct, bio, bi_flags) & cfg.bio_traced)
+		return 0;
+	key = key_of(direct, bio);
+	if (!find_start(direct, key))
+		begin_bio(direct, bio, key, NULL);
+	return 0;
+}
+
+static __always_inline int on_bio_queue(bool direct, struct bio *bio)
+{
+	struct blk_start *start;
+	u64 key;
+
+	if (!running)
+		return 0;
+	key = key_of(direct, bio);
+	start = find_start(direct, key);
+	if (!start || start->issued) /* nobody has asked whether it may */
+		start = begin_bio(direct, bio, key, start);
+	if (start)
+		start->issued = start->queued;
 	return 0;
 }
 

@@ -47,6 +47,8 @@ pub enum Via {
     Iter(&'static str),
     /// One that may sleep, and so read the memory of other processes.
     SleepableIter(&'static str),
+    /// The entry of a function of the kernel.
+    Fentry(&'static str),
     /// A classic tracepoint: its category and name.
     Tracepoint(&'static str, &'static str),
     /// No program: the tool reads /proc.
@@ -129,6 +131,7 @@ impl Via {
             Via::RawTp(_) => "raw_tp",
             Via::Iter(_) => "iter",
             Via::SleepableIter(_) => "iter.s",
+            Via::Fentry(_) => "fentry",
             Via::Tracepoint(..) => "tracepoint",
             Via::Proc => "proc",
         }
@@ -143,6 +146,7 @@ impl Way {
             Via::RawTp(tp) => kernel.try_raw_tp(tp),
             Via::Iter(over) => kernel.try_iter(over, false),
             Via::SleepableIter(over) => kernel.try_iter(over, true),
+            Via::Fentry(function) => kernel.try_fentry(function),
             Via::Tracepoint(category, name) => tracefs::can_find(category, name),
             Via::Proc => kernel.try_proc(),
         }

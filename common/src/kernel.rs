@@ -127,6 +127,16 @@ impl Kernel {
         found.iter().filter_map(named).collect()
     }
 
+    /// The value of a name in whichever enum has it: for those without a name of their own.
+    #[must_use]
+    pub fn enum_value(&self, name: &str) -> Option<i64> {
+        let mut enums = self.btf.type_by_kind::<Enum<'_>>();
+        let value = |found: Enum<'_>| {
+            found.iter().find(|value| value.name.is_some_and(|n| n == name)).map(|value| value.value)
+        };
+        enums.find_map(value)
+    }
+
     /// Has BPF an atomic compare-and-exchange? Since 5.12, 5ffa25502b5a ("bpf: Add instructions for atomic_[cmp]xchg").
     #[must_use]
     pub fn has_cmpxchg(&self) -> bool {
@@ -193,15 +203,32 @@ impl Kernel {
         whole_proc(self.own_tgid, shown.as_deref(), std::fs::read("/proc/1/stat").is_ok())
     }
 
+    /// Loads and attaches two instructions at the entry of a function: types name many that then cannot be had.
+    ///
+    /// # Errors
+    /// Why not, in a few words.
+    pub fn try_fentry(&self, name: &str) -> std::result::Result<(), String> {
+        let Some(target) = self.function(name) else {
+            return Err(format!("this kernel has no function {name}"));
+        };
+        if !self.has_own_types() {
+            return Err("typed programs need the kernel's own BTF, not a file (--btf)".to_owned());
+        }
+        trial::fentry(u32::from(target.type_id()))
+            .map_err(|error| format!("the kernel refuses fentry programs: {error}"))
+    }
+
+    /// Not by name alone: there may be a struct of the same one.
+    fn function(&self, name: &str) -> Option<Func<'_>> {
+        self.btf.type_by_kind::<Func<'_>>().find(|f| f.name().is_some_and(|n| n == name))
+    }
+
     /// Loads two instructions as an iterator over `task`, say.
     ///
     /// # Errors
     /// Why not, in a few words.
     pub fn try_iter(&self, over: &str, sleepable: bool) -> std::result::Result<(), String> {
-        let name = format!("bpf_iter_{over}");
-        // Not by name alone: there is a struct of the same one.
-        let mut functions = self.btf.type_by_kind::<Func<'_>>();
-        let Some(target) = functions.find(|f| f.name().is_some_and(|n| n == name.as_str())) else {
+        let Some(target) = self.function(&format!("bpf_iter_{over}")) else {
             return Err(format!("this kernel has no iterator over {over}"));
         };
         if !self.has_own_types() {

@@ -50,10 +50,23 @@ impl Cgroup {
     /// # Errors
     /// The controller cannot be had here; why.
     pub fn limit_cpu(&self, micros: u32, of: u32) -> Result<(), String> {
+        self.limit("cpu", &format!("{micros} {of}"))
+    }
+
+    /// A disk (`8:1`) and what of it (`riops=20`).
+    ///
+    /// # Errors
+    /// As [`Cgroup::limit_cpu`].
+    pub fn limit_io(&self, device: &str, limit: &str) -> Result<(), String> {
+        self.limit("io", &format!("{device} {limit}"))
+    }
+
+    fn limit(&self, controller: &str, limit: &str) -> Result<(), String> {
         let switch = self.root.join("cgroup.subtree_control");
-        fs::write(&switch, "+cpu").map_err(|e| format!("no cpu controller in cgroup v2: {e}"))?;
-        let file = self.dir.join("cpu.max");
-        fs::write(&file, format!("{micros} {of}")).map_err(|e| format!("{}: {e}", file.display()))
+        fs::write(&switch, format!("+{controller}"))
+            .map_err(|e| format!("no {controller} controller in cgroup v2: {e}"))?;
+        let file = self.dir.join(format!("{controller}.max"));
+        fs::write(&file, limit).map_err(|e| format!("{}: {e}", file.display()))
     }
 
     #[track_caller]

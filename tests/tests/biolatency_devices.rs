@@ -2,14 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic here is a failed test")]
 
 mod vm {
-    use std::fs;
     use std::thread;
     use std::time::Duration;
 
     use tracebelt_tests::disk::{BLOCK, assert_all, schedule, set};
     use tracebelt_tests::latency::{assert_within, biolatency, count, direct, mean, of};
     use tracebelt_tests::modules::{NullDisks, null_blk, scsi_debug};
-    use tracebelt_tests::{Cgroup, Ended, Histogram, Tool, in_guests_only, skip, total};
+    use tracebelt_tests::{Ended, Histogram, Tool, in_guests_only, skip, total};
 
     /// The mean is the device's latency, and at most a twentieth more. A timer of an emulated machine that has other
     /// work is late at times: then it may try again, twice.
@@ -236,50 +235,5 @@ mod vm {
             let op = hists[0].key.str("op");
             assert!(op == "Flush" || buckets > 1, "{}", hists[0].key.line());
         }
-    }
-
-    /// I/O is the group's that it is charged to, and that of all above it.
-    #[test]
-    fn groups_have_their_own() {
-        in_guests_only!();
-        let (_module, disk) = match null_blk("irqmode=0") {
-            Ok(made) => made,
-            Err(why) => skip!("{why}"),
-        };
-        let root = tracebelt_tests::cgroup::mount().unwrap();
-        if let Err(why) = fs::write(root.join("cgroup.subtree_control"), "+io") {
-            skip!("no io controller in cgroup v2: {why}");
-        }
-        let outer = Cgroup::new().unwrap();
-        fs::write(outer.dir().join("cgroup.subtree_control"), "+io").unwrap();
-        let (inner, other) = (outer.child("inner"), Cgroup::new().unwrap());
-        let cgroup = |group: &Cgroup| {
-            Tool::new("biolatency").args(["--json", "-d", &disk]).arg("-c").arg(group.dir()).start()
-        };
-        let tools = [cgroup(&outer), cgroup(&inner), cgroup(&other)];
-        let by = biolatency(&disk, "--by cgroup").start();
-        let bios = biolatency(&disk, "--bio --by cgroup").start();
-        for (group, reads) in [(&inner, 37), (&other, 23)] {
-            let count = format!("if=/dev/{disk} of=/dev/null bs=4096 iflag=direct count={reads}");
-            let script = format!("echo $$ >{}/cgroup.procs && exec dd {count}", group.dir().display());
-            let done = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        }
-        for (tool, done) in tools.into_iter().zip([37, 37, 23]) {
-            let ended = tool.stop().expect(0);
-            assert_all(ended.end().events(), &ended, done);
-        }
-        for ended in [by.stop().expect(0), bios.stop().expect(0)] {
-            let hists = ended.histograms();
-            let of =
-                |group: &Cgroup| total(hists.iter().filter(|hist| hist.key.str("cgroup") == group.path())).0;
-            assert_all(of(&inner), &ended, 37);
-            assert_all(of(&other), &ended, 23);
-        }
-        let plain = outer.child("plain");
-        fs::write(outer.dir().join("cgroup.subtree_control"), "-io").unwrap();
-        let refused = Tool::new("biolatency").arg("-c").arg(plain.dir()).run();
-        refused.expect_error(1, &["no io controller", "echo +io > "]);
-        drop((inner, plain));
     }
 }

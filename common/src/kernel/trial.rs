@@ -60,6 +60,25 @@ pub fn tp_btf(typedef: u32) -> io::Result<()> {
     load(libbpf_sys::BPF_PROG_TYPE_TRACING, &insns, &mut opts).map(drop)
 }
 
+/// Nothing, at the entry of the function that has this number; attached, and taken away again.
+pub fn fentry(function: u32) -> io::Result<()> {
+    let mut opts = libbpf_sys::bpf_prog_load_opts {
+        attach_btf_id: function,
+        expected_attach_type: libbpf_sys::BPF_TRACE_FENTRY,
+        ..options()
+    };
+    let insns = [insn(MOV_IMM, 0, 0, 0, 0), insn(EXIT_CODE, 0, 0, 0, 0)];
+    let prog = load(libbpf_sys::BPF_PROG_TYPE_TRACING, &insns, &mut opts)?;
+    // SAFETY: the descriptor is open; a typed program has its place already, and so no name.
+    let link = unsafe { libbpf_sys::bpf_raw_tracepoint_open(std::ptr::null(), prog.as_raw_fd()) };
+    if link < 0 {
+        return Err(io::Error::from_raw_os_error(-link));
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    drop(unsafe { OwnedFd::from_raw_fd(link) });
+    Ok(())
+}
+
 /// Nothing, as an iterator whose function has this number.
 pub fn iter(function: u32, sleepable: bool) -> io::Result<()> {
     let mut opts = libbpf_sys::bpf_prog_load_opts {

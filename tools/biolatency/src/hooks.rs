@@ -1,6 +1,6 @@
 //! How block I/O is observed, and where each tracepoint has its subject.
 
-use common::hook::{Hook, Need, Via, Way};
+use common::hook::{Hook, Ladder, Need, Via, Way};
 use common::kernel::Kernel;
 
 use crate::bpf::types::blk_cfg;
@@ -74,7 +74,23 @@ pub const BIOS: Hook = Hook {
     ],
 };
 
-pub const HOOKS: &[Hook] = &[REQUESTS, QUEUED, SUBMITTERS, BIOS];
+/// Bios on their way to a limit of their group, before their submission is traced.
+pub const THROTTLED: Hook = Hook {
+    what: "throttled bios",
+    optional: true,
+    ways: &[
+        Way { via: Via::Fentry("__blk_throtl_bio"), progs: &["throttle_limited"], needs: &[], blind: "" },
+        Way { via: Via::Fentry("blk_throtl_bio"), progs: &["throttle_all"], needs: &[], blind: "" },
+    ],
+};
+
+pub const HOOKS: &[Hook] = &[REQUESTS, QUEUED, SUBMITTERS, BIOS, THROTTLED];
+
+/// Are the programs typed that see the I/O?
+pub fn typed(ladder: &Ladder) -> bool {
+    let via = |hook: &Hook| matches!(ladder.via(hook.what), Some(Via::TpBtf(_)));
+    [REQUESTS, QUEUED, BIOS].iter().any(via)
+}
 
 /// What a tracepoint is about is its only argument. Until 5.11 the queue went before it (a54895fa057c, "block:
 /// remove the request_queue to argument request based tracepoints"; stable 5.10 has that since some release).
@@ -87,6 +103,7 @@ pub fn set_places(kernel: &Kernel, cfg: &mut blk_cfg) {
     cfg.queue_arg = place("block_bio_queue");
     cfg.getrq_arg = place("block_getrq");
     cfg.flush_seq = flush_seq(kernel);
+    cfg.bio_traced = kernel.enum_value("BIO_TRACE_COMPLETION").map_or(0, |bit| 1 << (bit & 31));
 }
 
 /// `RQF_FLUSH_SEQ`. An enum, and another number, since 6.11 (5f89154e8e9e, "block: Use enum to define RQF_x bit

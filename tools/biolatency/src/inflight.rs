@@ -53,7 +53,10 @@ impl InFlight {
         let mut left = Vec::new();
         let mut add = |start: &blk_start| {
             let is_in_driver = start.issued != 0 && start.requeued == 0;
-            let is_counted = bio || (is_in_driver && flags.is_accounted(start.op.into()));
+            let is_counted = match bio {
+                true => start.issued != 0, // not held back by a limit
+                false => is_in_driver && flags.is_accounted(start.op.into()),
+            };
             left.push(Left { age: Duration::from_nanos(now.saturating_sub(start.queued)), is_counted });
         };
         if let Some(data) = &skel.maps.bss_table_data {

@@ -61,7 +61,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     }
     let is_queued = matches!(span, Span::Total | Span::Split);
     let needed = |hook: &Hook| match hook.what {
-        what if what == hooks::BIOS.what => bio,
+        what if what == hooks::BIOS.what || what == hooks::THROTTLED.what => bio,
         what if what == hooks::REQUESTS.what => !bio && !is_queued,
         what if what == hooks::QUEUED.what => !bio && is_queued,
         _ => !bio && args.slower.is_some(),
@@ -88,6 +88,8 @@ fn run(args: &Args) -> Result<ExitCode> {
     cfg.op_flush = flags.op_number("flush").unwrap_or(u32::MAX);
     cfg.preflush = flags.flag("PREFLUSH");
     cfg.by_cgroup = u8::from(!wanted.cgroups.is_empty());
+    let typed = hooks::typed(&ladder);
+    cfg.typed = u8::from(typed);
     cfg.chain_endio = if bio { hooks::chain_endio() } else { 0 };
     cfg.depth = u8::from(args.inflight);
     hooks::set_places(&kernel, cfg);
@@ -99,8 +101,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         open.maps.submitters.set_max_entries(1)?;
     }
     // Only typed programs keep sections whole: hooks.rs.
-    let shared =
-        !kinds.is_empty() && args.slower.is_none() && ladder.used().iter().all(|(_, way)| *way == "tp_btf");
+    let shared = !kinds.is_empty() && args.slower.is_none() && typed;
     open.maps.shared_active.set_autocreate(shared)?;
     open.maps.shared_a.set_autocreate(shared)?;
     open.maps.shared_b.set_autocreate(shared)?;
