@@ -62,13 +62,13 @@ BOTH_WAYS(bio_complete, block_bio_complete, on_bio_complete(direct, (void *)ctx[
 SEC("fentry/__blk_throtl_bio")
 int throttle_limited(unsigned long long *ctx)
 {
-	return cfg.typed ? on_throttle(true, (void *)ctx[0]) : on_throttle(false, (void *)ctx[0]);
+	return on_throttle((void *)ctx[0]);
 }
 
 SEC("fentry/blk_throtl_bio")
 int throttle_all(unsigned long long *ctx)
 {
-	return cfg.typed ? on_throttle(true, (void *)ctx[0]) : on_throttle(false, (void *)ctx[0]);
+	return on_throttle((void *)ctx[0]);
 }
 
 char LICENSE[] SEC("license") = "GPL";

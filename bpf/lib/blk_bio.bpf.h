@@ -7,6 +7,7 @@
 
 /* In one request. Ends beyond are counted as unmatched when the bio is used again. */
 #define MAX_BIOS 256
+#define EEXIST 17
 
 /* A bio that only flushes is a write of nothing; the request made of it has an operation of its own. */
 static __always_inline u32 bio_flags(u32 flags, u32 bytes)
@@ -23,17 +24,71 @@ static __always_inline bool bio_wanted(bool direct, struct bio *bio)
 	return !cfg.by_cgroup || group_wanted(bio);
 }
 
-/* NULL: not wanted, or no room, which has been counted. Its issue is left open. */
-static __always_inline struct blk_start *begin_bio(bool direct, struct bio *bio, u64 key,
-						   struct blk_start *stale)
+/* Bios that came to the limits of their group, by address: since when, and whose. They are there until their
+ * submission is traced, at once or when it is their turn. */
+struct held {
+	u64 since;
+	u32 tgid;
+	char comm[16];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, struct held);
+} held_back SEC(".maps");
+
+/* Was there any? While there was none, nobody looks for one. */
+bool any_held;
+
+/* What was traced already is sent on to another disk: it is the same bio. What has waited may come here again:
+ * the first time stands. */
+static __always_inline int on_throttle(struct bio *bio)
+{
+	struct held fresh = {};
+	u64 key = (u64)bio;
+	long error;
+
+	if (!running || bio->bi_flags & cfg.bio_traced || !bio_wanted(true, bio))
+		return 0;
+	fresh.since = bpf_ktime_get_ns();
+	fresh.tgid = bpf_get_current_pid_tgid() >> 32;
+	bpf_get_current_comm(&fresh.comm, sizeof(fresh.comm));
+	error = bpf_map_update_elem(&held_back, &key, &fresh, BPF_NOEXIST);
+	if (error && error != -EEXIST)
+		count_loss(LOST_MAP_FULL);
+	any_held = true;
+	return 0;
+}
+
+static __always_inline void take_held(struct blk_start *start, struct bio *bio)
+{
+	u64 key = (u64)bio;
+	struct held *held;
+
+	held = bpf_map_lookup_elem(&held_back, &key);
+	if (!held)
+		return;
+	start->queued = held->since;
+	if (cfg.slower_ns) {
+		start->tgid = held->tgid;
+		__builtin_memcpy(start->comm, held->comm, sizeof(start->comm));
+	}
+	bpf_map_delete_elem(&held_back, &key);
+}
+
+static __always_inline int on_bio_queue(bool direct, struct bio *bio)
 {
 	struct blk_start *start;
+	u64 key;
 
-	if (!bio_wanted(direct, bio))
-		return NULL;
-	start = begin(direct, key, stale);
+	if (!running || !bio_wanted(direct, bio))
+		return 0;
+	key = key_of(direct, bio);
+	start = begin(direct, key, find_start(direct, key));
 	if (!start)
-		return NULL;
+		return 0;
 	start->bytes = GET(direct, bio, bi_iter.bi_size);
 	start->dev = bio_dev(direct, bio);
 	if (cfg.slower_ns)
@@ -45,36 +100,9 @@ static __always_inline struct blk_start *begin_bio(bool direct, struct bio *bio,
 		bpf_get_current_comm(&start->comm, sizeof(start->comm));
 	}
 	start->queued = bpf_ktime_get_ns();
-	return start;
-}
-
-/* It may have to wait for its group's turn (io.max) before the kernel traces its submission, or has come
- * back from that. What was traced already is sent on to another disk, and is the same bio. */
-static __always_inline int on_throttle(bool direct, struct bio *bio)
-{
-	u64 key;
-
-	if (!running || GET(direct, bio, bi_flags) & cfg.bio_traced)
-		return 0;
-	key = key_of(direct, bio);
-	if (!find_start(direct, key))
-		begin_bio(direct, bio, key, NULL);
-	return 0;
-}
-
-static __always_inline int on_bio_queue(bool direct, struct bio *bio)
-{
-	struct blk_start *start;
-	u64 key;
-
-	if (!running)
-		return 0;
-	key = key_of(direct, bio);
-	start = find_start(direct, key);
-	if (!start || start->issued) /* nobody has asked whether it may */
-		start = begin_bio(direct, bio, key, start);
-	if (start)
-		start->issued = start->queued;
+	if (any_held)
+		take_held(start, bio);
+	start->issued = start->queued;
 	return 0;
 }
 

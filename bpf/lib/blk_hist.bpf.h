@@ -54,7 +54,6 @@ const volatile struct blk_cfg {
 	u32 flush_seq; /* RQF_FLUSH_SEQ */
 	u32 bio_traced; /* of BIO_TRACE_COMPLETION */
 	u8 by_cgroup; /* look into filter_cgroups */
-	u8 typed; /* the tp_btf programs are loaded */
 	u8 depth; /* the number of requests in flight at each issue */
 	/* Until 5.10 a queue went before what the tracepoint is about, here and there: its place in ctx. */
 	u8 insert_arg, issue_arg, merge_arg, requeue_arg, queue_arg, getrq_arg;

@@ -3,18 +3,26 @@
 
 mod vm {
     use std::fs;
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
 
     use tracebelt_tests::disk::assert_all;
     use tracebelt_tests::latency::biolatency;
     use tracebelt_tests::modules::null_blk;
     use tracebelt_tests::{Cgroup, Tool, in_guests_only, skip, total};
 
+    fn reader(disk: &str, count: u64, group: &Cgroup) -> Command {
+        let count = format!("if=/dev/{disk} of=/dev/null bs=4096 iflag=direct count={count}");
+        let script = format!("echo $$ >{}/cgroup.procs && exec dd {count}", group.dir().display());
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]);
+        command
+    }
+
     /// Reads a block at a time, in this group; what dd says.
     #[track_caller]
     fn read(disk: &str, count: u64, group: &Cgroup) -> String {
-        let count = format!("if=/dev/{disk} of=/dev/null bs=4096 iflag=direct count={count}");
-        let script = format!("echo $$ >{}/cgroup.procs && exec dd {count}", group.dir().display());
-        let done = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        let done = reader(disk, count, group).output().unwrap();
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
         assert!(done.status.success(), "{said}");
         said
@@ -95,5 +103,15 @@ mod vm {
         // Whoever waited, not the kernel's thread that let it go.
         let rows: Vec<_> = rows.records().iter().filter(|row| row.str("type") == "row").collect();
         assert!(rows.len() >= 20 && rows.iter().all(|row| row.str("comm") == "dd"), "{rows:?}");
+        // Reads for a minute, one a second: at any time one waits.
+        group.limit_io(device.trim(), "riops=1").unwrap();
+        let bios = biolatency(&disk, "--bio").start();
+        let mut work = reader(&disk, 60, &group).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(1700));
+        let bios = bios.stop().expect(0);
+        work.kill().unwrap();
+        work.wait().unwrap();
+        assert_eq!(bios.end().0.get("in_flight")["at_end"], 1, "{}", bios.story());
+        assert_eq!(bios.end().all_lost(), 0, "{}", bios.story());
     }
 }

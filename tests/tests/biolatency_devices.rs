@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic here is a failed test")]
 
 mod vm {
+    use std::sync::Barrier;
     use std::thread;
     use std::time::Duration;
 
@@ -163,8 +164,8 @@ mod vm {
         });
     }
 
-    /// Twelve disks, each slower than the one before, one request at a time: three at once wait for each other, so
-    /// that the queue's histogram has several buckets in each of 36 sections.
+    /// Twelve disks, each slower than the one before, one request at a time. Of three at once one finds the disk idle
+    /// and the others wait for each other, so that the queue's histogram has several buckets for each operation.
     #[test]
     fn many_disks_and_operations_have_all_their_buckets() {
         in_guests_only!();
@@ -191,8 +192,9 @@ mod vm {
         let tools = ["-D --by op", "-D --by op --split"];
         let tools = tools.map(|args| Tool::new("biolatency").arg("--json").words(args).start());
         let (reads, writes, flushes) = (|i| 5 + i, |i| 3 + i, |i| 1 + i % 3);
+        let idle: Vec<Barrier> = (0..12).map(|_| Barrier::new(3)).collect();
         thread::scope(|scope| {
-            for i in 0..12 {
+            for (i, idle) in (0..12).zip(&idle) {
                 for part in 0..3 {
                     scope.spawn(move || {
                         let mut direct = direct(&format!("nullb{i}"), BLOCK);
@@ -200,6 +202,7 @@ mod vm {
                         for j in 0..reads(i) {
                             assert_eq!(direct.read((3 * j + part) << 18, BLOCK).unwrap(), BLOCK);
                         }
+                        idle.wait();
                         for j in 0..writes(i) {
                             assert_eq!(direct.write((3 * j + part) << 18, BLOCK).unwrap(), BLOCK);
                         }

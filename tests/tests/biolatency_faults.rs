@@ -168,9 +168,10 @@ mod vm {
         });
         let ended = tool.stop().expect(0);
         drop(module);
-        assert_all(ended.end().events(), &ended, 5);
+        let counted = ended.end().events();
+        assert_all(counted, &ended, 5);
         assert_eq!(failed, 5, "{}", ended.story());
-        assert_eq!(errors(&ended), [("ETIMEDOUT".to_owned(), 5)], "{}", ended.story());
+        assert_eq!(errors(&ended), [("ETIMEDOUT".to_owned(), counted)], "{}", ended.story());
     }
 
     /// With CONFIG_BLK_DEV_NULL_BLK_FAULT_INJECTION: "interval,probability,space,times" of requests whose end never

@@ -87,7 +87,7 @@ pub const THROTTLED: Hook = Hook {
 pub const HOOKS: &[Hook] = &[REQUESTS, QUEUED, SUBMITTERS, BIOS, THROTTLED];
 
 /// Are the programs typed that see the I/O?
-pub fn typed(ladder: &Ladder) -> bool {
+pub fn is_typed(ladder: &Ladder) -> bool {
     let via = |hook: &Hook| matches!(ladder.via(hook.what), Some(Via::TpBtf(_)));
     [REQUESTS, QUEUED, BIOS].iter().any(via)
 }
@@ -106,12 +106,10 @@ pub fn set_places(kernel: &Kernel, cfg: &mut blk_cfg) {
     cfg.bio_traced = kernel.enum_value("BIO_TRACE_COMPLETION").map_or(0, |bit| 1 << (bit & 31));
 }
 
-/// `RQF_FLUSH_SEQ`. An enum, and another number, since 6.11 (5f89154e8e9e, "block: Use enum to define RQF_x bit
-/// indexes"); a macro that BTF does not know before.
+/// `RQF_FLUSH_SEQ`. An enum without a name, and another number, since 6.11 (5f89154e8e9e, "block: Use enum to define RQF_x
+/// bit indexes"); a macro that BTF does not know before.
 fn flush_seq(kernel: &Kernel) -> u32 {
-    let flags = kernel.enum_values("rqf_flags");
-    let bit = flags.iter().find(|(name, _)| name == "__RQF_FLUSH_SEQ").map_or(4, |(_, bit)| *bit);
-    1 << (bit & 31)
+    1 << (kernel.enum_value("__RQF_FLUSH_SEQ").unwrap_or(4) & 31)
 }
 
 /// The address of the kernel's function that ends what was split off a bio; 0 if it is hidden.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use common::{clock, maps};
 use libbpf_rs::skel::Skel as _;
-use libbpf_rs::{MapCore as _, MapFlags};
+use libbpf_rs::{MapCore, MapFlags};
 use serde_json::{Value, json};
 
 use crate::bpf::BiolatencySkel;
@@ -53,20 +53,18 @@ impl InFlight {
         let mut left = Vec::new();
         let mut add = |start: &blk_start| {
             let is_in_driver = start.issued != 0 && start.requeued == 0;
-            let is_counted = match bio {
-                true => start.issued != 0, // not held back by a limit
-                false => is_in_driver && flags.is_accounted(start.op.into()),
-            };
+            let is_counted = bio || (is_in_driver && flags.is_accounted(start.op.into()));
             left.push(Left { age: Duration::from_nanos(now.saturating_sub(start.queued)), is_counted });
         };
         if let Some(data) = &skel.maps.bss_table_data {
             data.table.iter().filter(|start| start.key != 0).for_each(&mut add);
         }
-        let hash = &skel.maps.start_hash;
-        for key in hash.keys() {
-            if let Some(found) = hash.lookup(&key, MapFlags::ANY)? {
-                add(plain::from_bytes(&found).ok().context("a start of another shape")?);
-            }
+        for found in values(&skel.maps.start_hash)? {
+            add(plain::from_bytes(&found).ok().context("a start of another shape")?);
+        }
+        for found in values(&skel.maps.held_back)? {
+            let since = maps::u64_at(&found, 0).context("a bio held back of another shape")?;
+            left.push(Left { age: Duration::from_nanos(now.saturating_sub(since)), is_counted: false });
         }
         let doubtful = left.iter().filter(|left| left.is_doubtful()).count();
         let real = if doubtful == 0 { 0 } else { real(doubtful, lasting_count(&counting(disks, bio)), bio) };
@@ -110,6 +108,11 @@ impl InFlight {
             json!({"at_start": self.at_start, "at_end": self.at_end, "oldest_seconds": oldest}),
         )]
     }
+}
+
+fn values(map: &impl MapCore) -> Result<Vec<Vec<u8>>> {
+    let found = map.keys().map(|key| map.lookup(&key, MapFlags::ANY));
+    Ok(found.collect::<libbpf_rs::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 fn sum(per_cpu: &[Vec<u8>]) -> u64 {

@@ -88,8 +88,6 @@ fn run(args: &Args) -> Result<ExitCode> {
     cfg.op_flush = flags.op_number("flush").unwrap_or(u32::MAX);
     cfg.preflush = flags.flag("PREFLUSH");
     cfg.by_cgroup = u8::from(!wanted.cgroups.is_empty());
-    let typed = hooks::typed(&ladder);
-    cfg.typed = u8::from(typed);
     cfg.chain_endio = if bio { hooks::chain_endio() } else { 0 };
     cfg.depth = u8::from(args.inflight);
     hooks::set_places(&kernel, cfg);
@@ -100,8 +98,11 @@ fn run(args: &Args) -> Result<ExitCode> {
     if args.slower.is_none() {
         open.maps.submitters.set_max_entries(1)?;
     }
+    if ladder.via(hooks::THROTTLED.what).is_none() {
+        open.maps.held_back.set_max_entries(1)?;
+    }
     // Only typed programs keep sections whole: hooks.rs.
-    let shared = !kinds.is_empty() && args.slower.is_none() && typed;
+    let shared = !kinds.is_empty() && args.slower.is_none() && hooks::is_typed(&ladder);
     open.maps.shared_active.set_autocreate(shared)?;
     open.maps.shared_a.set_autocreate(shared)?;
     open.maps.shared_b.set_autocreate(shared)?;
