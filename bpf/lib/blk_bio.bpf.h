@@ -7,6 +7,8 @@
 
 /* In one request. Ends beyond are counted as unmatched when the bio is used again. */
 #define MAX_BIOS 256
+/* Chained to each other, that end at once. */
+#define MAX_CHAIN 8
 #define EEXIST 17
 
 /* A bio that only flushes is a write of nothing; the request made of it has an operation of its own. */
@@ -42,13 +44,13 @@ struct {
 /* Was there any? While there was none, nobody looks for one. */
 bool any_held;
 
-/* What was traced already is sent on to another disk: it is the same bio. What has waited may come here again:
- * the first time stands. */
+/* What was traced already is sent on to another disk: it is the same bio. What has waited may come here
+ * again: the first time stands. */
 static __always_inline int on_throttle(struct bio *bio)
 {
 	struct held fresh = {};
 	u64 key = (u64)bio;
-	long error;
+	int error; /* its upper half is not the kernel's */
 
 	if (!running || bio->bi_flags & cfg.bio_traced || !bio_wanted(true, bio))
 		return 0;
@@ -119,6 +121,7 @@ static __always_inline int end_one(bool direct, struct bio *bio, u64 key, int er
 	now = bpf_ktime_get_ns();
 	bytes = start->bytes;
 	flags = cfg.by || cfg.slower_ns ? bio_flags(BPF_CORE_READ(bio, bi_opf), bytes) : 0;
+	error = error ?: BPF_CORE_READ(bio, bi_status); /* of a part that ended before */
 	if (cfg.by)
 		set_key(&section, start->dev, start->part ? start->part : start->dev, flags, bytes, bio);
 	if (error)
@@ -132,7 +135,21 @@ static __always_inline int end_one(bool direct, struct bio *bio, u64 key, int er
 	return 0;
 }
 
-/* Global functions: the verifier looks at each once, and not in every round of the loop below. */
+/* Of drivers that take bios: all of it has ended. NVMe multipath traces here that one of its requests will
+ * end, before its status is known (35fe0d12c8a3, "nvme: trace bio completion"): that request's own end
+ * counts. */
+static __always_inline int on_bio_complete(bool direct, struct bio *bio)
+{
+	if (!running)
+		return 0;
+	if (GET(direct, bio, bi_opf) & cfg.driver_flag && !GET(direct, bio, bi_status))
+		return 0;
+	end_one(direct, bio, key_of(direct, bio), 0);
+	return 0;
+}
+
+/* Global functions, these and those below: the verifier looks at each once, and not in every round of the
+ * loops. */
 __attribute__((noinline)) int end_bio_btf(u64 bio, u64 key, int error)
 {
 	return end_one(true, (struct bio *)bio, key, error);
@@ -151,20 +168,53 @@ static __always_inline void end_bio(bool direct, u64 bio, u64 key, int error)
 		end_bio_raw(bio, key, error);
 }
 
-/* Of drivers that take bios: all of it has ended. */
-static __always_inline int on_bio_complete(bool direct, struct bio *bio)
+/* A bio ends with the last of what was chained to it, the parts that were split off it, or more that its
+ * submitter had to do; and then its own end may be the last that another waits for. Returns the bio that has
+ * to wait for more; 0: none. `ends` of the bio `due` are already in hand: the kernel takes them off only
+ * after the trace. */
+static __always_inline u64 end_chain(bool direct, u64 io, u64 to_key, int error, u64 due, u32 ends)
 {
-	if (running)
-		end_one(direct, bio, key_of(direct, bio), GET(direct, bio, bi_status));
+	struct bio *bio = (struct bio *)io;
+	u32 i;
+
+	for (i = 0; i < MAX_CHAIN; i++) {
+		int left = BPF_CORE_READ(bio, __bi_remaining.counter);
+
+		if ((u64)bio == due)
+			left -= ends;
+		if (left > 1)
+			return (u64)bio;
+		end_bio(direct, (u64)bio, (u64)bio + to_key, error);
+		if (!cfg.chain_endio || (u64)BPF_CORE_READ(bio, bi_end_io) != cfg.chain_endio)
+			return 0;
+		bio = BPF_CORE_READ(bio, bi_private);
+	}
 	return 0;
+}
+
+__attribute__((noinline)) u64 end_chain_btf(u64 bio, u64 to_key, int error, u64 due, u32 ends)
+{
+	return end_chain(true, bio, to_key, error, due, ends);
+}
+
+__attribute__((noinline)) u64 end_chain_raw(u64 bio, u64 to_key, int error, u64 due, u32 ends)
+{
+	return end_chain(false, bio, to_key, error, due, ends);
+}
+
+/* How many ends are in hand, of the bio that waits. Global, too: or older verifiers follow each number by
+ * itself. */
+__attribute__((noinline)) u32 ends_in_hand(u64 waits, u64 due, u32 ends)
+{
+	return waits == due ? ends + 1 : 1;
 }
 
 /* Drivers that take requests: their bios' ends are not traced, but those of the request's bytes. */
 static __always_inline int on_bios_complete(bool direct, struct request *rq, int error, u32 bytes)
 {
 	struct bio *bio = NULL, *next;
-	u64 to_key = 0;
-	u32 size, i;
+	u64 to_key = 0, due = 0, waits;
+	u32 ends = 0, size, i;
 
 	if (!running)
 		return 0;
@@ -180,15 +230,11 @@ static __always_inline int on_bios_complete(bool direct, struct request *rq, int
 			return 0;
 		bytes -= size;
 		next = BPF_CORE_READ(bio, bi_next);
-		/* Split: the last of its parts ends it. */
-		if (BPF_CORE_READ(bio, __bi_remaining.counter) <= 1) {
-			if (cfg.chain_endio && (u64)BPF_CORE_READ(bio, bi_end_io) == cfg.chain_endio) {
-				bio = BPF_CORE_READ(bio, bi_private);
-				if (BPF_CORE_READ(bio, __bi_remaining.counter) <= 1)
-					end_bio(direct, (u64)bio, (u64)bio + to_key, error);
-			} else {
-				end_bio(direct, (u64)bio, (u64)bio + to_key, error);
-			}
+		waits = direct ? end_chain_btf((u64)bio, to_key, error, due, ends)
+			       : end_chain_raw((u64)bio, to_key, error, due, ends);
+		if (waits) {
+			ends = ends_in_hand(waits, due, ends);
+			due = waits;
 		}
 		if (!next || !bytes)
 			return 0;

@@ -53,6 +53,7 @@ const volatile struct blk_cfg {
 	u32 preflush; /* REQ_PREFLUSH */
 	u32 flush_seq; /* RQF_FLUSH_SEQ */
 	u32 bio_traced; /* of BIO_TRACE_COMPLETION */
+	u32 driver_flag; /* REQ_DRV */
 	u8 by_cgroup; /* look into filter_cgroups */
 	u8 depth; /* the number of requests in flight at each issue */
 	/* Until 5.10 a queue went before what the tracepoint is about, here and there: its place in ctx. */

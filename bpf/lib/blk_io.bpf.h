@@ -79,15 +79,21 @@ static __always_inline void send_event(const struct blk_start *start, u64 now, u
 	ring_send(&event, sizeof(event), cfg.wake_bytes);
 }
 
+/* A start whose end, or whose issue, was not seen. */
+static __always_inline void lose(bool direct, struct blk_start *start, u64 key)
+{
+	count_loss(LOST_UNMATCHED);
+	drop_start(direct, start, key);
+}
+
 /* A start for what begins now. What stands there already is of an earlier life of the struct: if it was
  * issued, its end was not seen. */
 static __always_inline struct blk_start *begin(bool direct, u64 key, struct blk_start *stale)
 {
-	if (stale) {
-		if (stale->issued)
-			count_loss(LOST_UNMATCHED);
+	if (stale && stale->issued)
+		lose(direct, stale, key);
+	else if (stale)
 		drop_start(direct, stale, key);
-	}
 	return make_start(direct, key);
 }
 

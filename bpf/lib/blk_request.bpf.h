@@ -8,7 +8,9 @@
 /* --slower: who submitted what became a request, by the bio. The oldest go: a bio that was merged away never
  * comes back for its entry. */
 struct submitter {
+	u64 sector; /* the request's, unless another bio has been merged at its front */
 	u32 tgid;
+	u32 unused;
 	char comm[16];
 };
 
@@ -30,10 +32,10 @@ struct {
 /* When the run began; 0 until user space has said so. */
 u64 begun_at SEC(".data.begun");
 
-/* When an end has no start: did it begin before the run, or was its start lost? */
-static __always_inline void count_startless(u64 submitted)
+/* Was it submitted during the run? No, if the kernel has not noted when. */
+static __always_inline bool is_new(u64 submitted)
 {
-	count_loss(begun_at && submitted > begun_at ? LOST_UNMATCHED : BEGAN_BEFORE);
+	return begun_at && submitted > begun_at;
 }
 
 static __always_inline bool request_wanted(bool direct, struct request *rq)
@@ -64,8 +66,10 @@ static __always_inline void note_submitter(bool direct, struct blk_start *start,
 
 	if (!who)
 		return;
-	start->tgid = who->tgid;
-	__builtin_memcpy(start->comm, who->comm, sizeof(start->comm));
+	if (who->sector == GET(direct, rq, __sector)) {
+		start->tgid = who->tgid;
+		__builtin_memcpy(start->comm, who->comm, sizeof(start->comm));
+	}
 	bpf_map_delete_elem(&submitters, &bio);
 }
 
@@ -77,6 +81,7 @@ static __always_inline int on_getrq(bool direct, struct bio *bio)
 
 	if (!running)
 		return 0;
+	who.sector = GET(direct, bio, bi_iter.bi_sector);
 	who.tgid = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(&who.comm, sizeof(who.comm));
 	bpf_map_update_elem(&submitters, &key, &who, BPF_ANY);
@@ -95,7 +100,7 @@ static __always_inline void leave_depth(bool direct, struct request *rq)
 static __always_inline struct blk_start *begin_request(bool direct, u64 key, struct blk_start *stale,
 						       struct request *rq)
 {
-	if (cfg.depth && stale && stale->issued)
+	if (cfg.depth && stale && stale->issued && !stale->requeued)
 		leave_depth(direct, rq);
 	return begin(direct, key, stale);
 }
@@ -120,9 +125,9 @@ static __always_inline int on_insert(bool direct, struct request *rq)
 	return 0;
 }
 
-static __always_inline void count_depth(bool direct, struct request *rq, u32 bytes)
+/* One more in flight; how many there are now, 0 if there is no room to count them. */
+static __always_inline u64 enter_depth(bool direct, struct request *rq)
 {
-	struct blk_key key = {};
 	u32 dev = request_dev(direct, rq);
 	s64 *depth = bpf_map_lookup_elem(&depths, &dev);
 	s64 zero = 0;
@@ -131,11 +136,21 @@ static __always_inline void count_depth(bool direct, struct request *rq, u32 byt
 		bpf_map_update_elem(&depths, &dev, &zero, BPF_NOEXIST);
 		depth = bpf_map_lookup_elem(&depths, &dev);
 		if (!depth)
-			return;
+			return 0;
 	}
 	__sync_fetch_and_add(depth, 1);
+	return *depth;
+}
+
+static __always_inline void count_depth(bool direct, struct request *rq, u32 bytes)
+{
+	u64 depth = enter_depth(direct, rq);
+	struct blk_key key = {};
+
+	if (!depth)
+		return;
 	set_request_key(&key, direct, rq, bytes);
-	add_cell(&key, SLOT_DEPTH, *depth);
+	add_cell(&key, SLOT_DEPTH, depth);
 }
 
 static __always_inline int on_issue(bool direct, struct request *rq)
@@ -149,6 +164,8 @@ static __always_inline int on_issue(bool direct, struct request *rq)
 	start = find_start(direct, key);
 	if (start && start->requeued && start->issued) { /* the first time stands */
 		start->requeued = 0;
+		if (cfg.depth)
+			enter_depth(direct, rq);
 		return 0;
 	}
 	if (cfg.span == SPAN_TOTAL && !cfg.slower_ns && start && !start->issued) {
@@ -157,10 +174,15 @@ static __always_inline int on_issue(bool direct, struct request *rq)
 		now = bpf_ktime_get_ns();
 	}
 	if (!start || start->issued) { /* not inserted, or nobody asked */
+		submitted = cfg.span == SPAN_DEVICE && !cfg.slower_ns ? 0 : request_submitted(direct, rq);
+		if (submitted && !is_new(submitted)) { /* some of its queue time has not been seen */
+			if (start)
+				lose(direct, start, key);
+			return 0;
+		}
 		start = begin_request(direct, key, start, rq);
 		if (!start)
 			return 0;
-		submitted = cfg.span == SPAN_DEVICE && !cfg.slower_ns ? 0 : request_submitted(direct, rq);
 		start->queued = submitted && submitted < now ? submitted : now;
 		if (cfg.slower_ns)
 			note_submitter(direct, start, rq);
@@ -188,6 +210,8 @@ static __always_inline int on_requeue(bool direct, struct request *rq)
 	start = find_start(direct, key_of(direct, rq));
 	if (!start)
 		return 0;
+	if (cfg.depth && start->issued && !start->requeued)
+		leave_depth(direct, rq);
 	start->requeued = 1;
 	if (!start->issued) /* the driver had no room for it: it was never on its way */
 		return 0;
@@ -210,6 +234,25 @@ static __always_inline int on_merge(bool direct, struct request *rq)
 	return 0;
 }
 
+/* It began before the run, or the kernel gave it up before it was issued, or its issue was not seen. */
+static __always_inline void end_startless(bool direct, struct request *rq, int error)
+{
+	struct blk_key section = {};
+
+	/* The end of a request that needed a flush: its data, if any, has come to its end before. */
+	if (!GET(direct, rq, __data_len) && (GET(direct, rq, cmd_flags) & OP_MASK) != cfg.op_flush)
+		return;
+	if (!is_new(request_submitted(direct, rq))) {
+		count_loss(BEGAN_BEFORE);
+	} else if (error) {
+		set_request_key(&section, direct, rq, GET(direct, rq, __data_len));
+		add_error(&section, error);
+		add_cell(&section, SLOT_UNISSUED, 0);
+	} else {
+		count_loss(LOST_UNMATCHED);
+	}
+}
+
 static __always_inline int on_complete(bool direct, struct request *rq, int error, u32 bytes)
 {
 	u32 left = GET(direct, rq, __data_len);
@@ -227,16 +270,16 @@ static __always_inline int on_complete(bool direct, struct request *rq, int erro
 		return 0;
 	}
 	if (!start) {
-		if (!request_wanted(direct, rq))
-			return 0;
-		/* The end of a request that needed a flush: its data, if any, has come to its end before. */
-		if (!left && (GET(direct, rq, cmd_flags) & OP_MASK) != cfg.op_flush)
-			return 0;
-		count_startless(request_submitted(direct, rq));
+		if (request_wanted(direct, rq))
+			end_startless(direct, rq, error);
 		return 0;
 	}
 	now = bpf_ktime_get_ns();
 	error = error ?: start->error;
+	if (!start->issued && !error) { /* its issue was not seen */
+		lose(direct, start, key);
+		return 0;
+	}
 	set_request_key(&section, direct, rq, start->bytes);
 	if (error)
 		add_error(&section, error);
@@ -245,7 +288,7 @@ static __always_inline int on_complete(bool direct, struct request *rq, int erro
 		drop_start(direct, start, key);
 		return 0;
 	}
-	if (cfg.depth)
+	if (cfg.depth && !start->requeued)
 		leave_depth(direct, rq);
 	if (cfg.slower_ns && now - start->queued >= cfg.slower_ns)
 		send_event(start, now, request_dev(direct, rq), GET(direct, rq, cmd_flags), error);

@@ -58,11 +58,6 @@ static __always_inline u64 key_of(bool direct, void *io)
 	return key;
 }
 
-static __always_inline u32 place_of(u64 key)
-{
-	return (key * 0x9e3779b97f4a7c15ULL) >> (64 - PLACE_BITS);
-}
-
 static __always_inline struct blk_start *line_of(u64 key)
 {
 	return &table[((key * 0x9e3779b97f4a7c15ULL) >> (64 - PLACE_BITS)) & (PLACES - 1)];
@@ -101,6 +96,7 @@ static __always_inline struct blk_start *make_start(bool direct, u64 key)
 		start = line_of(key);
 		if (!start->key && !__sync_val_compare_and_swap(&start->key, 0, key)) {
 			start->issued = 0;
+			start->bytes = 0;
 			start->dev = 0;
 			start->requeued = 0;
 			start->error = 0;

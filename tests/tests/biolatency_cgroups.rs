@@ -103,8 +103,8 @@ mod vm {
         // Whoever waited, not the kernel's thread that let it go.
         let rows: Vec<_> = rows.records().iter().filter(|row| row.str("type") == "row").collect();
         assert!(rows.len() >= 20 && rows.iter().all(|row| row.str("comm") == "dd"), "{rows:?}");
-        // Reads for a minute, one a second: at any time one waits.
-        group.limit_io(device.trim(), "riops=1").unwrap();
+        // Reads for half a minute, two a second: at any time one waits.
+        group.limit_io(device.trim(), "riops=2").unwrap();
         let bios = biolatency(&disk, "--bio").start();
         let mut work = reader(&disk, 60, &group).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(1700));

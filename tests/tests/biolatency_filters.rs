@@ -224,9 +224,15 @@ mod root {
         }
     }
 
+    /// All of its I/O, and then the run is over.
     #[test]
     fn a_command_is_the_length_of_the_run() {
-        let ended = Tool::new("biolatency").words("--json -- sh -c").arg("exit 7").run();
-        drop(ended.expect(7));
+        let disk = match Loop::new(1) {
+            Ok(disk) => disk,
+            Err(why) => skip!("{why}"),
+        };
+        let read = format!("dd if={} of=/dev/null iflag=direct bs=4096 count=101; exit 7", disk.path());
+        let ended = biolatency(disk.path(), "-o read -- sh -c").arg(&read).run().expect(7);
+        assert_all(ended.end().events(), &ended, 101);
     }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic here is a failed test")]
 
 mod vm {
-    use tracebelt_tests::disk::{BLOCK, Direct, assert_all, module, run};
+    use tracebelt_tests::disk::{BLOCK, Direct, assert_all, module, run, set};
     use tracebelt_tests::latency::{assert_within, biolatency, count, direct};
     use tracebelt_tests::modules::{Module, null_blk};
     use tracebelt_tests::{Ended, Tool, env, eventually, in_guests_only, skip, total};
@@ -57,6 +57,84 @@ mod vm {
                 .run()
                 .expect_error(2, &["--split", &disk]);
             eventually(env::patience(), || run("dmsetup", &format!("remove {name}")).ok());
+        }
+    }
+
+    /// dm multipath takes requests and makes requests of them: one at each level, told apart without being asked.
+    #[test]
+    fn a_path_is_told_from_its_multipath() {
+        in_guests_only!();
+        let made = null_blk("irqmode=0").and_then(|made| {
+            module("dm-multipath", "").and_then(|()| module("dm-round-robin", "")).map(|()| made)
+        });
+        let (_module, disk) = match made {
+            Ok(made) => made,
+            Err(why) => skip!("{why}"),
+        };
+        let name = "test-multipath";
+        let table = format!("0 65536 multipath 0 0 1 1 round-robin 0 1 1 /dev/{disk} 1");
+        let made = std::process::Command::new("dmsetup").args(["create", name, "--table", &table]).output();
+        match made {
+            Ok(output) if output.status.success() => {}
+            other => skip!("dmsetup: {other:?}"),
+        }
+        let _ = run("dmsetup", "mknodes");
+        let all = Tool::new("biolatency").words("--json -o read").start();
+        Direct::open(format!("/dev/mapper/{name}"), BLOCK).reads(23);
+        let all = all.stop().expect(0);
+        let (upper, lower): (Vec<_>, Vec<_>) =
+            all.histograms().into_iter().partition(|hist| hist.key.str("disk").starts_with("dm-"));
+        for level in [&upper, &lower] {
+            assert_all(total(level).0, &all, 23);
+        }
+        assert_eq!(lower.iter().map(|hist| hist.key.str("disk")).collect::<Vec<_>>(), [&disk]);
+        eventually(env::patience(), || run("dmsetup", &format!("remove {name}")).ok());
+    }
+
+    /// Eight parts, each with a request of its own, and one bio, which ends with the last of them.
+    #[test]
+    fn a_bio_that_is_split_is_one() {
+        in_guests_only!();
+        let (_module, disk) = match null_blk("irqmode=2 completion_nsec=5000000") {
+            Ok(made) => made,
+            Err(why) => skip!("{why}"),
+        };
+        if let Err(why) = set(&disk, "max_sectors_kb", "64") {
+            skip!("{why}");
+        }
+        let mut direct = direct(&disk, 512 << 10);
+        let (bios, requests) = (biolatency(&disk, "--bio").start(), biolatency(&disk, "-Q").start());
+        for i in 0..7 {
+            assert_eq!(direct.read(i << 20, 512 << 10).unwrap(), 512 << 10);
+        }
+        let (bios, requests) = (bios.stop().expect(0), requests.stop().expect(0));
+        assert_all(bios.end().events(), &bios, 7);
+        assert_all(requests.end().events(), &requests, 7 * 8);
+        assert_within(&bios, "total", 5.0, 20.0);
+    }
+
+    /// Zeroes are written by several bios that wait for each other, each submitted by itself.
+    #[test]
+    fn bios_that_are_chained_are_all_there() {
+        in_guests_only!();
+        let (_module, disk) = match null_blk("irqmode=2 completion_nsec=5000000") {
+            Ok(made) => made,
+            Err(why) => skip!("{why}"),
+        };
+        for (parts, kilobytes) in [("", None), (" in parts", Some("64"))] {
+            if let Some(Err(why)) = kilobytes.map(|size| set(&disk, "max_sectors_kb", size)) {
+                skip!("{why}");
+            }
+            let tool = biolatency(&disk, "--bio --size -o write").start();
+            if let Err(why) = run("blkdiscard", &format!("--zeroout --length {} /dev/{disk}", 4 << 20)) {
+                skip!("{why}");
+            }
+            let ended = tool.stop().expect(0);
+            let (count, bytes) = total(&ended.histograms());
+            eprintln!("4 MiB of zeroes in {count} bios{parts}");
+            assert_eq!(bytes, f64::from(4 << 20), "{}", ended.story());
+            assert_all(ended.end().events(), &ended, count);
+            assert_eq!(ended.end().all_lost(), ended.end().lost("skipped"), "{}", ended.story());
         }
     }
 

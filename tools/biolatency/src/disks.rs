@@ -64,6 +64,15 @@ pub fn resolve(given: &Path) -> Result<Disk> {
     })
 }
 
+/// Is there a disk that takes requests and hands them on to others? dm multipath is one.
+pub fn have_stacked_requests() -> bool {
+    let mut all = fs::read_dir("/sys/block").into_iter().flatten().flatten().map(|entry| entry.path());
+    all.any(|dir| {
+        let below = fs::read_dir(dir.join("slaves")).into_iter().flatten().count();
+        dir.join("mq").exists() && below > 0
+    })
+}
+
 /// "8:1"
 fn number_of(given: &Path) -> Option<String> {
     if let Some((major, minor)) = given.to_str().and_then(parse) {

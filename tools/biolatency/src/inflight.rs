@@ -20,8 +20,6 @@ unsafe impl plain::Plain for blk_start {}
 
 /// `BEGAN_BEFORE` of bpf/lib/maps.bpf.h.
 const BEGAN_BEFORE: u32 = 6;
-/// `LOST_UNMATCHED`.
-const UNMATCHED: u32 = 2;
 /// An I/O that is under way for longer has something wrong with it.
 const LONG: Duration = Duration::from_secs(1);
 
@@ -33,7 +31,8 @@ const LOOKS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub struct InFlight {
-    at_start: u64,
+    /// Of bios that is not known: parts of one that was split have no start either.
+    at_start: Option<u64>,
     pub at_end: u64,
     /// Their ends were not seen: the kernel says that they are not in flight any more.
     pub unseen: u64,
@@ -47,8 +46,7 @@ impl InFlight {
     /// A map cannot be read.
     pub fn read(skel: &BiolatencySkel<'_>, flags: &Flags, disks: &[Disk], bio: bool) -> Result<InFlight> {
         let losses = maps::find(skel.object(), "losses")?;
-        let at_start =
-            sum(&losses.lookup_percpu(&BEGAN_BEFORE.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default());
+        let before = losses.lookup_percpu(&BEGAN_BEFORE.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
         let now = clock::monotonic();
         let mut left = Vec::new();
         let mut add = |start: &blk_start| {
@@ -71,25 +69,8 @@ impl InFlight {
         let all = left.len();
         let ages = there(left, real);
         let oldest = ages.iter().max().copied().unwrap_or_default();
+        let at_start = (!bio).then(|| sum(&before));
         Ok(InFlight { at_start, at_end: ages.len() as u64, unseen: (all - ages.len()) as u64, oldest })
-    }
-
-    /// Counts the unseen ends among what was lost.
-    ///
-    /// # Errors
-    /// The map cannot be written.
-    pub fn book(&self, skel: &BiolatencySkel<'_>) -> Result<()> {
-        if self.unseen == 0 {
-            return Ok(());
-        }
-        let losses = maps::find(skel.object(), "losses")?;
-        let key = UNMATCHED.to_ne_bytes();
-        let mut per_cpu = losses.lookup_percpu(&key, MapFlags::ANY)?.unwrap_or_default();
-        let before = per_cpu.first().and_then(|bytes| maps::u64_at(bytes, 0)).unwrap_or(0);
-        if let Some(first) = per_cpu.first_mut() {
-            *first = (before + self.unseen).to_ne_bytes().into();
-        }
-        Ok(losses.update_percpu(&key, &per_cpu, MapFlags::ANY)?)
     }
 
     /// A line on stderr about I/O that hangs.

@@ -56,8 +56,10 @@ fn run(args: &Args) -> Result<ExitCode> {
     let bio = takes_bios(args, &disks)?;
     let span = args.span(bio);
     let mut kinds = args.kinds();
-    if bio && disks.len() != 1 && !kinds.iter().any(|kind| matches!(kind, By::Disk | By::Partition)) {
-        kinds.insert(0, By::Disk); // one I/O is a bio at each level: together they would count it twice
+    // One I/O is a bio at each level, and a request at each of dm multipath: together they would count it twice.
+    let levels = disks.len() != 1 && (bio || disks::have_stacked_requests());
+    if levels && !kinds.iter().any(|kind| matches!(kind, By::Disk | By::Partition)) {
+        kinds.insert(0, By::Disk);
     }
     let is_queued = matches!(span, Span::Total | Span::Split);
     let needed = |hook: &Hook| match hook.what {
@@ -87,6 +89,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     cfg.by = kinds.iter().map(|kind| *kind as u32).sum();
     cfg.op_flush = flags.op_number("flush").unwrap_or(u32::MAX);
     cfg.preflush = flags.flag("PREFLUSH");
+    cfg.driver_flag = flags.flag("DRV");
     cfg.by_cgroup = u8::from(!wanted.cgroups.is_empty());
     cfg.chain_endio = if bio { hooks::chain_endio() } else { 0 };
     cfg.depth = u8::from(args.inflight);
@@ -145,8 +148,8 @@ fn run(args: &Args) -> Result<ExitCode> {
     let seconds = run.tick.length().as_secs_f64();
     drop(links);
     let in_flight = InFlight::read(&skel, &flags, &disks, bio)?;
-    in_flight.book(&skel)?;
-    let coverage = Coverage::read(skel.object())?;
+    let mut coverage = Coverage::read(skel.object())?;
+    coverage.add("unmatched", in_flight.unseen);
     if run.events == 0 {
         eprintln!("biolatency: {}", nothing::why(args, &disks, bio, in_flight.at_end));
     }

@@ -60,7 +60,7 @@ impl Flags {
         words.join("-")
     }
 
-    /// A number of the kernel's, 0 if it has no such operation.
+    /// The kernel's number, if it has such an operation.
     pub fn op_number(&self, wanted: &str) -> Option<u32> {
         let same = |name: &str| name.eq_ignore_ascii_case(&wanted.replace('-', "_"));
         self.ops.iter().find(|(name, _)| same(name)).map(|(_, value)| *value)

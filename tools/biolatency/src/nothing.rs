@@ -10,18 +10,22 @@ pub fn why(args: &Args, disks: &[Disk], bio: bool, in_flight: u64) -> String {
     let filters: Vec<&str> = given.iter().filter(|(_, is_given)| *is_given).map(|(flag, _)| *flag).collect();
     let which =
         if filters.is_empty() { String::new() } else { format!(" that matches {}", filters.join(" ")) };
+    if in_flight > 0 {
+        let ended = if args.slower.is_some() { "that ended took that long" } else { "ended" };
+        return format!("no {what}{which} {ended}: {in_flight} still in flight");
+    }
     if args.slower.is_some() {
         return format!("no {what}{which} took that long");
-    }
-    if in_flight > 0 {
-        return format!("no {what}{which} ended: {in_flight} still in flight");
     }
     let place = if disks.is_empty() { "the disks" } else { "the disk" };
     let mut why = format!(
         "no {what}{which} ended: {place} may be idle, reads may come from the page cache, writes may still be in it"
     );
-    if let Some(part) = disks.iter().find(|disk| disk.is_part && !bio) {
+    if let Some(part) = disks.iter().find(|disk| disk.is_part) {
         why += &format!("; {} is a partition, and flushes are its disk's", part.name);
+    }
+    if !args.cgroup.is_empty() {
+        why += "; flushes are charged to no group";
     }
     if disks.is_empty() && !bio {
         why += "; dm, md and zram have no requests (--bio)";
@@ -72,6 +76,10 @@ mod tests {
             said("biolatency -d vda1", false, 3),
             "no request that matches -d ended: 3 still in flight"
         );
-        assert_eq!(said("biolatency --slower 1ms", false, 3), "no request took that long");
+        assert_eq!(
+            said("biolatency --slower 1ms", false, 3),
+            "no request that ended took that long: 3 still in flight"
+        );
+        assert_eq!(said("biolatency --slower 1ms", false, 0), "no request took that long");
     }
 }
