@@ -24,7 +24,7 @@ pub fn why(args: &Args, disks: &[Disk], bio: bool, in_flight: u64) -> String {
     if let Some(part) = disks.iter().find(|disk| disk.is_part) {
         why += &format!("; {} is a partition, and flushes are its disk's", part.name);
     }
-    if !args.cgroup.is_empty() {
+    if !args.cgroup.is_empty() && !bio {
         why += "; flushes are charged to no group";
     }
     if disks.is_empty() && !bio {
