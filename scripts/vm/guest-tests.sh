@@ -48,7 +48,8 @@ run_tests() {
         )
         rc=$?
         passed=$((passed + $(count passed)))
-        failed=$((failed + $(count failed)))
+        if [ $rc -eq 101 ] && skipped_programs && once_more; then rc=0 passed=$((passed + $(count failed))); fi
+        [ $rc -eq 0 ] || failed=$((failed + $(count failed)))
         case $rc in
         0) ;;
         124 | 143) verdict=FAIL note="$note, ${binary##*/} not done after $LIMIT s" ;;
@@ -64,6 +65,22 @@ run_tests() {
     while read -r line; do emit skip "$tool" "$column" "$line"; done <"$TRACEBELT_SKIPS"
     emit run "$tool" "$column" "$verdict" "$passed" "$failed" "$skipped" $(($(date +%s) - start)) "${note#, }"
 }
+
+# A kernel that preempts programs at tracepoints (7.0) leaves out others meanwhile, and counts them: a test that has
+# met with that, and an emulated machine makes it likely, has not been about the tool.
+skipped_programs() { grep -q '"skipped":[1-9]\|program.* skipped by the kernel' /data/log; }
+
+# once_more: what failed in $binary, by itself. The log stays that of the first time.
+once_more() {
+    local name names
+    names=$(awk '/^failures:$/ { list = 1; next } /^test result:/ { exit } list && /^    [a-z_:0-9]+$/ { print $1 }' /data/log | sort -u)
+    for name in $names; do
+        echo "--- $tool: $column: $name: again, as the kernel had skipped programs"
+        emit again "$tool" "$column" "$name"
+        timeout -k 5 "$LIMIT" "$binary" --exact "$name" 2>&1 || return
+    done
+}
+
 count() { awk -v word="$1" '/^test result:/ { for (i = 2; i <= NF; i++) if ($i ~ "^" word) n += $(i - 1) } END { print n + 0 }' /data/log; }
 
 # smoke COLUMN PROBE: the proof in seconds that $tool counts right, its tests below root::smoke. Without such:

@@ -34,6 +34,7 @@ $3 == "check" {
   if ($5 == 3 || $5 == 4) notes[++nnotes] = $1 ": " $4 " does not run here (--check: exit code " $5 ")"
   else if ($5 != 0) problem($1 ": " $4 " --check: exit code " $5)
 }
+$3 == "again" { notes[++nnotes] = $1 ": " $4 ": " $5 ": " $6 ": run again, as the kernel had skipped programs" }
 $3 == "way" && $6 == "none" { unseen[key] = listed(unseen[key], "no " name_of($5)) }
 $3 == "way" && $6 != "none" {
   add_column($4, $6)

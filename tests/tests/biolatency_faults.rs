@@ -236,8 +236,10 @@ mod vm {
             skip!("{why}");
         }
         let at_end = |ended: &Ended, number: u64| {
-            assert_eq!(ended.end().0.get("in_flight")["at_end"], number, "{}", ended.story());
-            assert_eq!((ended.end().all_lost(), ended.end().events()), (0, 0), "{}", ended.story());
+            let found = ended.end().0.get("in_flight")["at_end"].as_u64().unwrap();
+            let skipped = ended.end().lost("skipped"); // by the kernel: those are missing
+            assert!(found <= number && found + skipped >= number, "{}", ended.story());
+            assert_eq!((ended.end().all_lost(), ended.end().events()), (skipped, 0), "{}", ended.story());
         };
         let tools = ["--split", "-Q", "--bio"].map(|args| biolatency(disk, args).start());
         thread::scope(|scope| {
