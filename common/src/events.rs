@@ -4,13 +4,14 @@
 //! clock, so records may overtake each other by the length of a program; what is younger than `HOLD` waits
 //! for the next look. Programs wake us only when the ring fills up (`bpf/lib/ring.bpf.h`).
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use anyhow::Result;
 use libbpf_rs::MapCore;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use crate::child::Child;
 use crate::clock;
 use crate::maps::u64_at;
 use crate::ring::Ring;
@@ -80,20 +81,14 @@ impl Events {
         Ok(Events { ring: Ring::new(map)?, batch: Batch::default(), woken })
     }
 
-    /// Waits for events, the end of a part, or one of `fds`: that is `Wake::Ready`.
+    /// Waits for events or the end of a part. With the command the run ends.
     ///
     /// # Errors
     /// As [`Ticker::wait`].
-    pub fn wait(&mut self, tick: &mut Ticker, fds: &[BorrowedFd<'_>]) -> Result<Wake> {
-        let mut all = fds.to_vec();
-        all.push(self.woken.0.as_fd());
-        Ok(match tick.wait(Some(LOOK), &all)? {
-            Wake::Ready(index) if index == fds.len() => {
-                self.woken.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO)?;
-                Wake::Look
-            }
-            other => other,
-        })
+    pub fn wait(&mut self, tick: &mut Ticker, command: Option<&Child>) -> Result<Wake> {
+        let wake = tick.wait_also(Some(LOOK), command, Some(self.woken.0.as_fd()))?;
+        self.woken.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO)?;
+        Ok(wake)
     }
 
     /// Hands out what has come. `all`: also what is so young that something older may still come; only

@@ -12,6 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::child::Child;
 use crate::cli::Every;
 
 /// Why a wait is over.
@@ -19,10 +20,8 @@ use crate::cli::Every;
 pub enum Wake {
     /// A part of the run is over: report it. After the last one, end.
     Part { seconds: f64, last: bool },
-    /// The time to look is up.
+    /// The time to look is up, or there is something to look at.
     Look,
-    /// The descriptor of this index can be read.
-    Ready(usize),
 }
 
 /// The signals that end a run, held back from the moment it is made: whoever starts a tool and stops it
@@ -188,11 +187,24 @@ impl Ticker {
         self.reported
     }
 
-    /// Waits until a part is over, at most `look` long, or until one of `fds` can be read.
+    /// Waits until a part is over, at most `look` long. With the command the run ends.
     ///
     /// # Errors
     /// The kernel refuses to wait.
-    pub fn wait(&mut self, look: Option<Duration>, fds: &[BorrowedFd<'_>]) -> Result<Wake> {
+    pub fn wait(&mut self, look: Option<Duration>, command: Option<&Child>) -> Result<Wake> {
+        self.wait_also(look, command, None)
+    }
+
+    /// The same; also until `source` can be read: [`Wake::Look`].
+    ///
+    /// # Errors
+    /// The kernel refuses to wait.
+    pub fn wait_also(
+        &mut self,
+        look: Option<Duration>,
+        command: Option<&Child>,
+        source: Option<BorrowedFd<'_>>,
+    ) -> Result<Wake> {
         let looks = look.map(|length| Instant::now() + length);
         loop {
             let elapsed = self.start.elapsed();
@@ -211,16 +223,21 @@ impl Ticker {
                 self.schedule.due().map(|due| due.saturating_sub(elapsed)),
                 looks.map(|at| at.saturating_duration_since(now)),
             ];
+            let fds = [Some(self.signals.fd()), command.map(Child::fd), source];
             let mut polled: Vec<PollFd<'_>> =
-                fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-            polled.push(PollFd::new(self.signals.fd(), PollFlags::POLLIN));
+                fds.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
             match poll(&mut polled, timeout(left.into_iter().flatten().min())) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error).context("cannot wait"),
             }
-            let ready = polled.iter().take(fds.len()).position(|fd| fd.any().unwrap_or(true));
-            if let Some(index) = ready {
-                return Ok(Wake::Ready(index));
+            let mut ready = polled.iter().skip(1).map(|fd| fd.any().unwrap_or(true));
+            let has_ended = command.is_some() && ready.next() == Some(true);
+            let is_there = ready.next() == Some(true);
+            if has_ended {
+                return Ok(self.end());
+            }
+            if is_there {
+                return Ok(Wake::Look);
             }
         }
     }

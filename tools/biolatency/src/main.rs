@@ -234,11 +234,7 @@ impl Run<'_> {
         self.out.text(&format!("Tracing block device I/O ({meaning})... Hit Ctrl-C to end."))?;
         self.out.flush()?;
         loop {
-            let fds: Vec<_> = self.child.iter().map(Child::fd).collect();
-            let wake = match self.tick.wait(look, &fds)? {
-                Wake::Ready(_) => self.tick.end(),
-                other => other,
-            };
+            let wake = self.tick.wait(look, self.child.as_ref())?;
             let Wake::Part { seconds, last } = wake else {
                 // A disk may be gone before the report.
                 let sections = counted.collect()?;
@@ -269,11 +265,7 @@ impl Run<'_> {
         self.out.header(&columns)?;
         self.out.flush()?;
         loop {
-            let fds: Vec<_> = self.child.iter().map(Child::fd).collect();
-            let wake = match events.wait(&mut self.tick, &fds)? {
-                Wake::Ready(_) => self.tick.end(),
-                other => other,
-            };
+            let wake = events.wait(&mut self.tick, self.child.as_ref())?;
             let last = matches!(wake, Wake::Part { last: true, .. });
             if last {
                 object::end(skel.object())?;

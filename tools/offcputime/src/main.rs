@@ -222,11 +222,7 @@ impl Run<'_> {
         }
         let mut groups = cgroup::Names::new();
         loop {
-            let fds: Vec<_> = self.child.iter().map(Child::fd).collect();
-            let wake = match self.waits.events().wait(&mut self.tick, &fds)? {
-                Wake::Ready(_) => self.tick.end(),
-                other => other,
-            };
+            let wake = self.waits.events().wait(&mut self.tick, self.child.as_ref())?;
             let Wake::Part { last, .. } = wake else {
                 self.waits.look()?;
                 continue;

@@ -140,11 +140,7 @@ impl Run<'_> {
             self.out.flush()?;
         }
         loop {
-            let fds: Vec<_> = self.child.iter().map(Child::fd).collect();
-            let mut wake = match events.wait(&mut self.tick, &fds)? {
-                Wake::Ready(_) => self.tick.end(),
-                other => other,
-            };
+            let mut wake = events.wait(&mut self.tick, self.child.as_ref())?;
             let last = matches!(wake, Wake::Part { last: true, .. });
             if last {
                 object::end(skel.object())?;

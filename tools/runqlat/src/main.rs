@@ -173,11 +173,7 @@ impl Run<'_> {
         self.out.text("Tracing run queue latency... Hit Ctrl-C to end.")?;
         self.out.flush()?;
         loop {
-            let fds: Vec<_> = self.child.iter().map(Child::fd).collect();
-            let wake = match self.tick.wait(look, &fds)? {
-                Wake::Ready(_) => self.tick.end(),
-                other => other,
-            };
+            let wake = self.tick.wait(look, self.child.as_ref())?;
             let Wake::Part { seconds, last } = wake else {
                 waits.collect()?;
                 continue;
@@ -204,11 +200,7 @@ impl Run<'_> {
         self.out.header(&columns)?;
         self.out.flush()?;
         loop {
-            let fds: Vec<_> = self.child.iter().map(Child::fd).collect();
-            let wake = match events.wait(&mut self.tick, &fds)? {
-                Wake::Ready(_) => self.tick.end(),
-                other => other,
-            };
+            let wake = events.wait(&mut self.tick, self.child.as_ref())?;
             let last = matches!(wake, Wake::Part { last: true, .. });
             if last {
                 object::end(skel.object())?;
