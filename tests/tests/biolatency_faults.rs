@@ -42,6 +42,28 @@ mod vm {
         assert_all(ended.end().events(), &ended, 7 + 13);
     }
 
+    /// Of four parts the first fails, and the last does not.
+    #[test]
+    fn a_bio_with_a_bad_sector_in_a_part_has_failed() {
+        in_guests_only!();
+        let (_module, disk) = match scsi_debug("opts=2 ndelay=100000") {
+            Ok(made) => made,
+            Err(why) => skip!("{why}"),
+        };
+        if let Err(why) = set(&disk, "max_sectors_kb", "16") {
+            skip!("{why}");
+        }
+        let mut direct = direct(&disk, 16 * BLOCK);
+        let tool = biolatency(&disk, "--bio -o read").start();
+        for _ in 0..7 {
+            assert_ne!(direct.read(4640 * 512, 16 * BLOCK).ok(), Some(16 * BLOCK));
+        }
+        let ended = tool.stop().expect(0);
+        let counted = ended.end().events();
+        assert_all(counted, &ended, 7);
+        assert_eq!(errors(&ended).iter().map(|(_, times)| times).sum::<u64>(), counted, "{}", ended.story());
+    }
+
     fn is_of_size(record: &Record, size: u64) -> bool {
         record.str("type") == "histogram" && record.get("key")["size"] == size
     }

@@ -4,7 +4,7 @@
 mod vm {
     use tracebelt_tests::disk::{BLOCK, Direct, assert_all, module, run, set};
     use tracebelt_tests::latency::{assert_within, biolatency, count, direct};
-    use tracebelt_tests::modules::{Module, null_blk};
+    use tracebelt_tests::modules::{Module, null_blk, scsi_debug};
     use tracebelt_tests::{Ended, Tool, env, eventually, in_guests_only, skip, total};
 
     /// 50 ms are added by a layer that has no requests.
@@ -111,6 +111,39 @@ mod vm {
         assert_all(bios.end().events(), &bios, 7);
         assert_all(requests.end().events(), &requests, 7 * 8);
         assert_within(&bios, "total", 5.0, 20.0);
+    }
+
+    /// In whichever order its parts end.
+    #[test]
+    fn a_bio_ends_with_the_last_of_its_parts() {
+        in_guests_only!();
+        let (module, disk) = match scsi_debug("ndelay=9000000 random=1") {
+            Ok(made) => made,
+            Err(why) => skip!("{why}"),
+        };
+        if !module.has("random") {
+            skip!("this kernel's scsi_debug has no random delays");
+        }
+        if let Err(why) = set(&disk, "max_sectors_kb", "64") {
+            skip!("{why}");
+        }
+        let mut direct = direct(&disk, 512 << 10);
+        let (bios, rows) =
+            (biolatency(&disk, "--bio -o read").start(), biolatency(&disk, "-o read --slower 1ns").start());
+        for i in 0..23 {
+            assert_eq!(direct.read((i % 8) << 20, 512 << 10).unwrap(), 512 << 10);
+        }
+        let (bios, rows) = (bios.stop().expect(0), rows.stop().expect(0));
+        assert_all(bios.end().events(), &bios, 23);
+        assert_all(rows.end().events(), &rows, 23 * 8);
+        // Each is at least as long as the longest of its parts.
+        let longest: f64 = rows
+            .rows()
+            .chunks(8)
+            .map(|parts| parts.iter().map(|row| row.num("total_usecs")).fold(0.0, f64::max))
+            .sum();
+        let sum = total(&bios.histograms()).1;
+        assert!(rows.end().all_lost() > 0 || sum >= longest, "{sum} us, {longest} of the longest parts");
     }
 
     /// Zeroes are written by several bios that wait for each other, each submitted by itself.
