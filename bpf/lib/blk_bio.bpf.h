@@ -27,7 +27,7 @@ static __always_inline bool bio_wanted(bool direct, struct bio *bio)
 }
 
 /* Bios that came to the limits of their group, by address: since when, and whose. They are there until their
- * submission is traced, at once or when it is their turn. */
+ * submission is traced, at once or when it is their turn, or until their end if it never is. */
 struct held {
 	u64 since;
 	u32 tgid;
@@ -36,7 +36,7 @@ struct held {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 32768);
 	__type(key, u64);
 	__type(value, struct held);
 } held_back SEC(".maps");
@@ -44,8 +44,9 @@ struct {
 /* Was there any? While there was none, nobody looks for one. */
 bool any_held;
 
-/* What was traced already is sent on to another disk: it is the same bio. What has waited may come here
- * again: the first time stands. */
+/* What was traced already is sent on to another disk: it is the same bio. What has been here before comes
+ * back from its wait: the first time stands. Where there is no room for it, its wait will be missing: it
+ * counts as lost, too. */
 static __always_inline int on_throttle(struct bio *bio)
 {
 	struct held fresh = {};
@@ -57,7 +58,8 @@ static __always_inline int on_throttle(struct bio *bio)
 	fresh.since = bpf_ktime_get_ns();
 	fresh.tgid = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(&fresh.comm, sizeof(fresh.comm));
-	error = bpf_map_update_elem(&held_back, &key, &fresh, BPF_NOEXIST);
+	error = bpf_map_update_elem(&held_back, &key, &fresh,
+				    bio->bi_flags & cfg.bio_throttled ? BPF_NOEXIST : BPF_ANY);
 	if (error && error != -EEXIST)
 		count_loss(LOST_MAP_FULL);
 	any_held = true;
@@ -78,6 +80,15 @@ static __always_inline void take_held(struct blk_start *start, struct bio *bio)
 		__builtin_memcpy(start->comm, held->comm, sizeof(start->comm));
 	}
 	bpf_map_delete_elem(&held_back, &key);
+}
+
+/* It has ended, and its submission was not traced. */
+static __always_inline void lose_held(struct bio *bio)
+{
+	u64 key = (u64)bio;
+
+	if (!bpf_map_delete_elem(&held_back, &key))
+		count_loss(LOST_UNMATCHED);
 }
 
 static __always_inline int on_bio_queue(bool direct, struct bio *bio)
@@ -116,8 +127,11 @@ static __always_inline int end_one(bool direct, struct bio *bio, u64 key, int er
 	u64 now, total;
 	u32 bytes, flags;
 
-	if (!start)
+	if (!start) {
+		if (any_held)
+			lose_held(bio);
 		return 0;
+	}
 	now = bpf_ktime_get_ns();
 	bytes = start->bytes;
 	flags = cfg.by || cfg.slower_ns ? bio_flags(BPF_CORE_READ(bio, bi_opf), bytes) : 0;
@@ -189,6 +203,7 @@ static __always_inline u64 end_chain(bool direct, u64 io, u64 to_key, int error,
 			return 0;
 		bio = BPF_CORE_READ(bio, bi_private);
 	}
+	count_loss(LOST_UNMATCHED); /* how many more there are is not known */
 	return 0;
 }
 

@@ -53,6 +53,7 @@ const volatile struct blk_cfg {
 	u32 preflush; /* REQ_PREFLUSH */
 	u32 flush_seq; /* RQF_FLUSH_SEQ */
 	u32 bio_traced; /* of BIO_TRACE_COMPLETION */
+	u32 bio_throttled; /* BIO_THROTTLED, BIO_BPS_THROTTLED */
 	u32 driver_flag; /* REQ_DRV */
 	u8 by_cgroup; /* look into filter_cgroups */
 	u8 depth; /* the number of requests in flight at each issue */

@@ -89,9 +89,7 @@ mod vm {
         let said = read(&disk, 41, &group);
         let (bios, rows, requests) =
             (bios.stop().expect(0), rows.stop().expect(0), requests.stop().expect(0));
-        if !bios.end().covers("throttled bios") {
-            skip!("no fentry here");
-        }
+        assert!(bios.end().is_via("throttled bios", "fentry"), "{}", bios.story());
         // "... copied, 2.05 s, 81 kB/s"
         let took = said.rsplit(", ").nth(1).and_then(|time| time.strip_suffix(" s")?.parse::<f64>().ok());
         let took = took.expect(&said) * 1e6;

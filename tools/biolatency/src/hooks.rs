@@ -103,7 +103,10 @@ pub fn set_places(kernel: &Kernel, cfg: &mut blk_cfg) {
     cfg.queue_arg = place("block_bio_queue");
     cfg.getrq_arg = place("block_getrq");
     cfg.flush_seq = flush_seq(kernel);
-    cfg.bio_traced = kernel.enum_value("BIO_TRACE_COMPLETION").map_or(0, |bit| 1 << (bit & 31));
+    let flag = |name: &str| kernel.enum_value(name).map_or(0, |bit| 1 << (bit & 31));
+    cfg.bio_traced = flag("BIO_TRACE_COMPLETION");
+    // It has been here before: the newer name is of limits in bytes.
+    cfg.bio_throttled = flag("BIO_THROTTLED") | flag("BIO_BPS_THROTTLED");
 }
 
 /// `RQF_FLUSH_SEQ`. An enum without a name, and another number, since 6.11 (5f89154e8e9e, "block: Use enum to define RQF_x
