@@ -8,7 +8,7 @@
 /* In one request. Ends beyond are counted as unmatched when the bio is used again. */
 #define MAX_BIOS 256
 /* Chained to each other, that end at once. */
-#define MAX_CHAIN 8
+#define MAX_CHAIN 256
 #define EEXIST 17
 
 /* A bio that only flushes is a write of nothing; the request made of it has an operation of its own. */

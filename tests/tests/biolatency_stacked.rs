@@ -148,8 +148,8 @@ mod vm {
 
     type Made = Result<(Module, String), String>;
 
-    /// Zeroes are written by several bios that wait for each other, each submitted by itself; of a disk that ends its
-    /// requests in any order most of them end with one that was early.
+    /// Zeroes are written by several bios that wait for each other, each submitted by itself; also on a disk that ends
+    /// its requests in any order.
     #[test]
     fn bios_that_are_chained_are_all_there() {
         in_guests_only!();
